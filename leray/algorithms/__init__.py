@@ -1,0 +1,1 @@
+"""Learning: a folder per algorithm, and the replay and networks they share."""

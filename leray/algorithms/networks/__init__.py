@@ -1,0 +1,1 @@
+"""Networks and optimisers that several algorithms share, in plain torch."""

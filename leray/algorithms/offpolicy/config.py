@@ -1,0 +1,163 @@
+"""The RLlib config of an off-policy algorithm, generated from its policy's dataclass."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.env_context import EnvContext
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from leray.algorithms.config import PolicyConfig
+from leray.algorithms.offpolicy.learner import OffPolicyLearner
+from leray.algorithms.offpolicy.module import PolicyModule
+from leray.data.lerobot.reader import DatasetReader
+from leray.envs.config import EnvConfig, GymEnvConfig
+from leray.envs.make import make_env
+from leray.envs.runner import CollectingEnvRunner
+from leray.errors import ConfigError
+
+
+class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
+    """Every field of `policy_config_class` is an attribute here, so that Tune can vary it.
+
+    Beside them:
+
+    * `clock`: `sync` or `async`; None means sync without remote runners, async with them.
+    * `replay_folder`: where replay is memory-mapped; None keeps it in memory.
+    * `replay_slack`: rows kept for going back to a checkpoint.
+    * `dataset_root`, `dataset_episodes`: demonstrations for the offline replay.
+    * `online`: False trains from the dataset alone.
+    * `goal_relative`: append goal-relative features to goal tasks' observations.
+    """
+
+    policy_config_class: type[PolicyConfig]
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class)
+        for field in dataclasses.fields(self.policy_config_class):
+            setattr(self, field.name, _default(field))
+        self.env_runner_cls = CollectingEnvRunner
+        self.train_batch_size_per_learner = 256
+        self.rollout_fragment_length = 1
+        self.num_env_runners = 0
+        self.max_requests_in_flight_per_env_runner = 2
+        self.min_sample_timesteps_per_iteration = 1000
+        self.min_train_timesteps_per_iteration = 0
+        self.restart_failed_env_runners = True
+        self.delay_between_env_runner_restarts_s = 0.0
+        self.clock: str | None = None
+        self.replay_folder: str | None = None
+        self.replay_slack = 0
+        self.dataset_root: str | None = None
+        self.dataset_episodes: list[int] | None = None
+        self.dataset_stats: dict[str, Any] | None = None
+        self.online = True
+        self.goal_relative = True
+        self.env_options: EnvConfig | None = None
+        self.updates_per_training_step = 64
+
+    def training(self, **options: Any) -> Self:
+        """Set the algorithm's own options by name; everything else goes to RLlib's `training`.
+
+        Raises:
+            ConfigError: neither knows the option.
+        """
+        own = {key: options.pop(key) for key in list(options) if key in self._own_names()}
+        try:
+            super().training(**options)
+        except TypeError as error:
+            raise ConfigError(
+                f"training() got unknown options {sorted(options)}: allowed are "
+                f"{', '.join(sorted(self._own_names()))} and those of RLlib"
+            ) from error
+        for key, value in own.items():
+            if value is not NotProvided:
+                setattr(self, key, value)
+        return self
+
+    def prepare(self, options: dict[str, Any], batch_size: int) -> None:
+        """Set the policy's options and the batch size of a run."""
+        self.training(**options)
+        self.train_batch_size_per_learner = batch_size
+
+    def place(
+        self,
+        *,
+        online: bool,
+        replay_folder: str,
+        replay_slack: int,
+        dataset_root: str | None,
+        dataset_episodes: list[int] | None,
+    ) -> None:
+        """Set where experience of a run comes from and lies."""
+        self.online = online
+        self.replay_folder, self.replay_slack = replay_folder, replay_slack
+        self.dataset_root, self.dataset_episodes = dataset_root, dataset_episodes
+        self.min_sample_timesteps_per_iteration = 0  # one training step per iteration
+
+    def pace(self, clock: str, fragment_length: int) -> None:
+        """Set the clock of a run and the steps per fragment."""
+        self.clock = clock
+        self.rollout_fragment_length = fragment_length
+
+    def policy_config(self) -> PolicyConfig:
+        """Return the policy's options as their validated dataclass."""
+        names = [field.name for field in dataclasses.fields(self.policy_config_class)]
+        return self.policy_config_class(**{name: getattr(self, name) for name in names})
+
+    def validate(self) -> None:
+        """Check what RLlib cannot know."""
+        super().validate()
+        self.policy_config()
+        if self.num_learners > 1:
+            raise ConfigError(
+                f"num_learners={self.num_learners}: off-policy algorithms learn in one process; "
+                "give 0 (in this process) or 1 (in its own)"
+            )
+        if self.clock not in (None, "sync", "async"):
+            raise ConfigError(f"clock={self.clock}: allowed are sync, async, None")
+        if self.clock == "async" and self.num_env_runners == 0:
+            raise ConfigError("clock=async needs num_env_runners >= 1")
+        if self.dataset_root is not None and self.dataset_stats is None:
+            self.dataset_stats = DatasetReader.open(Path(self.dataset_root)).stats
+        if not self.online and self.dataset_root is None:
+            raise ConfigError("online=False needs dataset_root")
+
+    @property
+    def resolved_clock(self) -> str:
+        """The clock in force."""
+        return self.clock or ("sync" if self.num_env_runners == 0 else "async")
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Return the module that carries the policy (RLlib's name)."""
+        return RLModuleSpec(
+            module_class=PolicyModule,
+            model_config={"policy": self.policy_config(), "dataset_stats": self.dataset_stats},
+        )
+
+    def get_default_learner_class(self) -> type[OffPolicyLearner]:
+        """Return the learner (RLlib's name)."""
+        return OffPolicyLearner
+
+    def make_single_env(self, creator: Any, context: EnvContext) -> gym.Env[Any, Any]:
+        """Build one environment: RLlib-registered ones by their creator, others by LeRay's names."""
+        if self.env_options is not None:
+            return make_env(self.env_options)
+        if not isinstance(self.env, str) or _global_registry.contains(ENV_CREATOR, self.env):
+            return creator(context)
+        return make_env(GymEnvConfig(task=self.env, kwargs=dict(context)))
+
+    @classmethod
+    def _own_names(cls) -> set[str]:
+        extra = {"clock", "replay_folder", "replay_slack", "dataset_root", "dataset_episodes"}
+        extra |= {"online", "goal_relative", "env_options", "updates_per_training_step"}
+        return {field.name for field in dataclasses.fields(cls.policy_config_class)} | extra
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default

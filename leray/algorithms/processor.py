@@ -1,0 +1,174 @@
+"""Normalisation of observations and actions, kept in LeRobot's processor files."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from leray.algorithms.networks.encoder import STD_FLOOR, Affine
+from leray.data.features import Feature, Features
+from leray.data.names import ACTION, ENVIRONMENT_STATE
+from leray.errors import CheckpointError, ConfigError
+from leray.files import write_json
+
+IDENTITY, MEAN_STD, MIN_MAX = "IDENTITY", "MEAN_STD", "MIN_MAX"
+MODES = (IDENTITY, MEAN_STD, MIN_MAX)
+Stats = dict[str, dict[str, NDArray[np.float32]]]
+
+_PRE_STATE = "policy_preprocessor_step_3_normalizer_processor.safetensors"
+_POST_STATE = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
+
+
+def feature_type(name: str, feature: Feature) -> str:
+    """Return LeRobot's type of a policy feature: ACTION, VISUAL, ENV or STATE."""
+    if name.startswith(ACTION):
+        return "ACTION"
+    if feature.is_visual or feature.dtype == "uint8":
+        return "VISUAL"
+    return "ENV" if name == ENVIRONMENT_STATE else "STATE"
+
+
+@dataclass(kw_only=True)
+class Processor:
+    """How each feature of a policy is normalised."""
+
+    features: Features
+    """Observations and action of the policy."""
+    norm_map: Mapping[str, str]
+    """Mode by feature type: IDENTITY, MEAN_STD or MIN_MAX; a missing type is not normalised."""
+    stats: Stats = field(default_factory=dict)
+    """`mean` and `std`, or `min` and `max`, by feature name; without them a feature stays as is."""
+
+    def __post_init__(self) -> None:
+        """Check the modes."""
+        for kind, mode in self.norm_map.items():
+            if mode not in MODES:
+                raise ConfigError(
+                    f"normalization_mapping {kind}={mode}: allowed are {', '.join(MODES)}"
+                )
+
+    def normalizer(self, name: str) -> Affine:
+        """Return the map from raw to normalised values of a feature."""
+        feature = self.features[name]
+        mode = self.norm_map.get(feature_type(name, feature), IDENTITY)
+        stats = self.stats.get(name, {})
+        if mode == MEAN_STD and {"mean", "std"} <= stats.keys():
+            return Affine.mean_std(stats["mean"], stats["std"])
+        if mode == MIN_MAX and {"min", "max"} <= stats.keys():
+            return Affine.min_max(stats["min"], stats["max"])
+        return Affine.identity(feature.size)
+
+    def save(self, folder: Path) -> None:
+        """Write the four processor files into a checkpoint folder."""
+        flat = {
+            f"{name}.{stat}": np.ascontiguousarray(value, np.float32)
+            for name, stats in self.stats.items()
+            for stat, value in stats.items()
+        }
+        save_file(flat, folder / _PRE_STATE)
+        save_file(flat, folder / _POST_STATE)
+        config = {
+            "eps": 1e-8,
+            "features": policy_features(self.features),
+            "norm_map": dict(self.norm_map),
+        }
+        device = {"device": "cpu", "float_dtype": None}
+        pre = [
+            _step("rename_observations_processor", {"rename_map": {}}),
+            _step("to_batch_processor", {}),
+            _step("device_processor", device),
+            _step("normalizer_processor", config, _PRE_STATE),
+        ]
+        post = [
+            _step("unnormalizer_processor", config, _POST_STATE),
+            _step("device_processor", device),
+        ]
+        for name, steps in (("policy_preprocessor", pre), ("policy_postprocessor", post)):
+            write_json(folder / f"{name}.json", {"name": name, "steps": steps})
+
+    @classmethod
+    def load(cls, folder: Path, features: Features) -> "Processor":
+        """Read what `save` wrote, or a folder of LeRobot's with the same steps.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        path = folder / "policy_preprocessor.json"
+        try:
+            steps = json.loads(path.read_text())["steps"]
+            step = next(s for s in steps if s.get("registry_name") == "normalizer_processor")
+            flat = load_file(folder / step["state_file"]) if step.get("state_file") else {}
+            norm_map = step["config"]["norm_map"]
+        except (OSError, ValueError, KeyError, StopIteration, TypeError) as error:
+            raise CheckpointError(
+                f"{path} or its state file cannot be read ({type(error).__name__}: {error}): "
+                "the checkpoint is incomplete; use another one"
+            ) from error
+        except Exception as error:  # safetensors raises its own type
+            raise CheckpointError(f"{folder}: processor state is damaged ({error})") from error
+        stats: Stats = {}
+        for key, value in flat.items():
+            name, _, stat = key.rpartition(".")
+            stats.setdefault(name, {})[stat] = value
+        return cls(features=features, norm_map=norm_map, stats=stats)
+
+
+def make_processor(
+    features: Features, norm_map: Mapping[str, str], dataset_stats: Mapping[str, Any] | None
+) -> Processor:
+    """Choose statistics: a dataset's for observations, declared bounds before a dataset's for actions.
+
+    Args:
+        features: observations and action of the policy; `low` and `high` of the action are used.
+        norm_map: mode by feature type.
+        dataset_stats: statistics of a dataset by feature name, or None.
+    """
+    stats: Stats = {}
+    for name, feature in features.items():
+        known = dict((dataset_stats or {}).get(name, {}))
+        if name == ACTION and feature.low is not None and feature.high is not None:
+            known |= {"min": feature.low, "max": feature.high}
+        kept = {
+            stat: np.asarray(known[stat], np.float32).reshape(-1)
+            for stat in ("mean", "std", "min", "max")
+            if stat in known
+        }
+        if "std" in kept:
+            kept["std"] = np.maximum(kept["std"], STD_FLOOR)
+        if kept:
+            stats[name] = kept
+    return Processor(features=features, norm_map=norm_map, stats=stats)
+
+
+def policy_features(features: Features) -> dict[str, dict[str, Any]]:
+    """Return features as a policy's `config.json` lists them."""
+    return {
+        name: {"type": feature_type(name, feature), "shape": list(feature.shape)}
+        for name, feature in features.items()
+    }
+
+
+def features_from_policy(entries: Mapping[str, Mapping[str, Any]]) -> Features:
+    """Read features from a policy's `config.json`."""
+    return Features(
+        {
+            name: Feature("uint8" if entry["type"] == "VISUAL" else "float32", tuple(entry["shape"]))
+            for name, entry in entries.items()
+        }
+    )
+
+
+def _step(name: str, config: dict[str, Any], state_file: str | None = None) -> dict[str, Any]:
+    step: dict[str, Any] = {"registry_name": name, "config": config}
+    return step if state_file is None else step | {"state_file": state_file}
+
+
+def to_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """Return a tensor that shares the array's memory."""
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -1,0 +1,72 @@
+"""From a policy's type to the classes behind it."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leray.algorithms.config import PolicyConfig
+from leray.algorithms.policy import Policy
+from leray.errors import CheckpointError, ConfigError
+
+
+
+def policy_class(policy_type: str) -> Any:
+    """Return the class that acts and that reads and writes checkpoints.
+
+    Raises:
+        ConfigError: no policy of that type is registered.
+    """
+    try:
+        return _import(PolicyConfig.get_choice_class(policy_type).policy_path)
+    except KeyError as error:
+        known = ", ".join(sorted(PolicyConfig.get_known_choices()))
+        raise ConfigError(f"policy type {policy_type!r} is unknown: allowed are {known}") from error
+
+
+def algorithm_config(config: PolicyConfig) -> Any:
+    """Return a fresh RLlib config of the algorithm that trains this policy."""
+    return _import(config.algorithm_path)()
+
+
+def load_policy(folder: Path, device: str | None = None) -> Policy:
+    """Read a checkpoint folder, whichever algorithm wrote it.
+
+    Raises:
+        CheckpointError: the folder holds no checkpoint, or a damaged one.
+        ConfigError: its type of policy is not installed.
+    """
+    try:
+        kind = json.loads((folder / "config.json").read_text())["type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} is missing or damaged: give a folder that holds a policy"
+        ) from error
+    policy: Policy = policy_class(kind).from_pretrained(folder, pick_device(device))
+    return policy
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device asked for, else the best there is.
+
+    Raises:
+        ConfigError: torch does not know it or cannot use it.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}): allowed are cpu"
+            + (", cuda" if torch.cuda.is_available() else "")
+        ) from error
+    return device
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

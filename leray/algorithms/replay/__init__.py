@@ -1,0 +1,1 @@
+"""Replay: flat memory-mapped storage, uniform and n-step sampling, offline-online mixing."""

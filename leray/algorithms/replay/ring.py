@@ -1,0 +1,298 @@
+"""The replay buffer: a ring of linked rows, sampled uniformly.
+
+A row holds one observation and, once it is known, what happened next: action, reward, flags and a
+link to the row with the following observation. Rows are numbered from 0 without end; row r lies in
+slot r modulo the number of slots. Three kinds of rows exist, told apart by their link:
+
+* link >= 0: a step, which can be sampled; its link is always a later row;
+* link == OPEN: the newest observation of a stream, turned into a step by the stream's next one;
+* link == FINAL: the last observation of an episode.
+
+So every observation is stored once, whatever mix of environments writes, and a chain of links
+never crosses an episode. The header is committed last: after a crash, links to rows that were not
+committed are undone and everything committed is there.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leray.algorithms.replay.storage import ColumnStorage
+from leray.data.features import Feature, Features
+from leray.data.names import ACTION, DONE, INTERVENTION, REWARD, TRUNCATED
+from leray.envs.fragment import ANONYMOUS, Fragment
+from leray.errors import CheckpointError
+
+OPEN, FINAL = -1, -2
+_HEAD, _OLDEST, _STEPS, _TOTAL = 0, 1, 2, 3
+_STEP_FEATURES = {
+    REWARD: Feature("float32", (1,)),
+    DONE: Feature("bool", (1,)),
+    TRUNCATED: Feature("bool", (1,)),
+    INTERVENTION: Feature("bool", (1,)),
+    "policy_version": Feature("int32", (1,)),
+    "runner": Feature("int32", (1,)),
+}
+
+
+class RowSample(NamedTuple):
+    """Where n-step transitions lie; all of shape [B]."""
+
+    rows: NDArray[np.int64]
+    """Slots of the first step."""
+    next_rows: NDArray[np.int64]
+    """Slots of the observation after the last step."""
+    reward: NDArray[np.float32]
+    """Discounted sum of rewards."""
+    bootstrap: NDArray[np.float32]
+    """discount^n where the last step did not terminate, else 0."""
+
+
+class ReplayBuffer:
+    """A ring buffer of transitions from any number of streams.
+
+    Args:
+        features: the observations and the action to store, without a time axis.
+        capacity: rows that sampling draws from: one per step and one per episode end.
+        folder: where to keep the buffer memory-mapped; None keeps it in memory.
+        slack: further rows kept behind the sampled window, so that `rewind` can go back by them.
+    """
+
+    def __init__(
+        self, features: Features, capacity: int, *, folder: Path | None = None, slack: int = 0
+    ) -> None:
+        self.features = features
+        self.capacity = capacity
+        self.observation_keys = [key for key in features if key.startswith("observation")]
+        rows = Features({**features, **_STEP_FEATURES})
+        self._storage = ColumnStorage(rows, capacity + slack, folder)
+        self._slots = self._storage.num_rows
+        if capacity > self._slots:
+            raise CheckpointError(
+                f"{folder} was made for {self._slots} rows and {capacity} are asked for: keep "
+                "--policy.online_buffer_capacity of the run, or give another --output_dir"
+            )
+        self._open: dict[int, int] = {}
+        """Newest row of each stream that may be continued."""
+        self._discard_uncommitted()
+
+    def __len__(self) -> int:
+        """Return the number of steps that can be sampled."""
+        return int(self._storage.header[_STEPS])
+
+    @property
+    def head(self) -> int:
+        """Number of rows ever written."""
+        return int(self._storage.header[_HEAD])
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps ever added."""
+        return int(self._storage.header[_TOTAL])
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The stored columns by feature name, shape [slots, ...]; read only what `rows` name."""
+        return self._storage.columns
+
+    @property
+    def _window_start(self) -> int:
+        return max(0, self.head - self.capacity)
+
+    def add(self, fragment: Fragment) -> None:
+        """Append a fragment; it is committed as a whole when this returns.
+
+        Args:
+            fragment: steps of one or more streams, whose observations and actions have the shapes
+                and dtypes of `features`.
+        """
+        steps, envs = fragment.shape
+        ended = fragment.ended
+        open_rows = self._take_open_rows(fragment)
+        new_first = open_rows < 0
+        num_new = int(new_first.sum()) + (steps - 1) * envs + int(ended.sum()) + envs
+        head = self.head
+        if num_new > self.capacity:
+            raise ValueError(
+                f"a fragment of {num_new} rows does not fit a replay of capacity {self.capacity}"
+            )
+        self._make_room(num_new)
+        numbers = np.arange(head, head + num_new)
+        first, rest, final, tail = np.split(
+            numbers, np.cumsum([new_first.sum(), (steps - 1) * envs, ended.sum()])
+        )
+        rows = np.empty((steps + 1, envs), np.int64)
+        rows[0] = open_rows
+        rows[0, new_first] = first
+        rows[1:steps] = rest.reshape(steps - 1, envs)
+        rows[steps] = tail
+        links = rows[1:].copy()
+        links[ended] = final
+        self._write(fragment, rows, final)
+        slots = rows % self._slots
+        self._storage.next[final % self._slots] = FINAL
+        self._storage.next[slots[steps]] = OPEN
+        self._storage.next[slots[:steps]] = links
+        self._open.update(
+            (stream, row)
+            for stream, row in zip(fragment.streams.tolist(), tail.tolist(), strict=True)
+            if stream != ANONYMOUS
+        )
+        header = self._storage.header
+        header[_STEPS] += steps * envs
+        header[_TOTAL] += steps * envs
+        header[_HEAD] = head + num_new
+
+    def sample_rows(
+        self, size: int, rng: np.random.Generator, *, n_step: int = 1, discount: float = 1.0
+    ) -> RowSample:
+        """Draw steps uniformly, with replacement, and follow each for up to `n_step` rewards.
+
+        Args:
+            size: number of transitions B.
+            rng: source of randomness.
+            n_step: rewards to sum; fewer where the episode or the recorded stream ends first.
+            discount: factor per step.
+
+        Raises:
+            ValueError: the buffer holds no step.
+        """
+        storage = self._storage
+        rows = self._uniform_rows(size, rng)
+        reward = np.take(storage.columns[REWARD], rows)
+        terminated = np.take(storage.columns[DONE], rows)
+        next_rows = np.take(storage.next, rows) % self._slots
+        bootstrap = np.full(size, discount, np.float32)
+        for _ in range(n_step - 1):
+            going = np.flatnonzero(storage.next[next_rows] >= 0)  # else the chain ends here
+            current = next_rows[going]
+            reward[going] += bootstrap[going] * storage.columns[REWARD][current]
+            terminated[going] = storage.columns[DONE][current]
+            bootstrap[going] *= discount
+            next_rows[going] = storage.next[current] % self._slots
+        bootstrap[terminated] = 0.0
+        return RowSample(rows, next_rows, reward, bootstrap)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `rewind` needs: plain numbers and lists, no data."""
+        header = self._storage.header
+        return {
+            "head": self.head,
+            "steps": int(header[_STEPS]),
+            "total": self.total_steps,
+            "open": [[stream, row] for stream, row in sorted(self._open.items())],
+        }
+
+    def rewind(self, state: dict[str, Any]) -> None:
+        """Go back to the moment `state_dict` was taken.
+
+        Raises:
+            CheckpointError: rows of that moment have been overwritten since, or never existed.
+        """
+        header = self._storage.header
+        start = max(0, state["head"] - self.capacity)
+        if not int(header[_OLDEST]) <= start <= state["head"] <= self.head:
+            raise CheckpointError(
+                f"replay holds rows {int(header[_OLDEST])} to {self.head} and cannot go back to "
+                f"row {state['head']}: the checkpoint and the replay folder do not belong together"
+            )
+        header[_HEAD] = state["head"]
+        header[_STEPS] = state["steps"]
+        header[_TOTAL] = state["total"]
+        self._discard_uncommitted()
+        self._open = {int(stream): int(row) for stream, row in state["open"]}
+
+    def close_streams(self) -> None:
+        """Let no future fragment continue a stream; each starts anew (after a reset of all envs)."""
+        self._open.clear()
+
+    def flush(self) -> None:
+        """Write everything to disk."""
+        self._storage.flush()
+
+    def live_columns(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all rows in the window, oldest first, links relative to its start."""
+        numbers = np.arange(self._window_start, self.head)
+        slots = numbers % self._slots
+        live = {key: column[slots] for key, column in self._storage.columns.items()}
+        links = self._storage.next[slots]
+        live["next"] = np.where(links >= 0, links - self._window_start, links)
+        return live
+
+    def load_columns(self, live: dict[str, NDArray[Any]]) -> None:
+        """Replace the contents by what `live_columns` returned."""
+        links = live["next"]
+        count = len(links)
+        if count > self.capacity:
+            raise ValueError(f"{count} rows do not fit a replay of capacity {self.capacity}")
+        for key, column in self._storage.columns.items():
+            column[:count] = live[key]
+        self._storage.next[:count] = links
+        steps = int((links >= 0).sum())
+        self._storage.header[:] = (count, 0, steps, steps)
+        self._open.clear()
+
+    def _uniform_rows(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        if len(self) == 0:
+            raise ValueError("the replay is empty: add experience before sampling")
+        start, head = self._window_start, self.head
+        drawn = np.empty(0, np.int64)
+        while len(drawn) < size:
+            missing = size - len(drawn)
+            slots = rng.integers(start, head, missing + missing // 8 + 8) % self._slots
+            steps = slots[np.take(self._storage.next, slots) >= 0]
+            drawn = steps if len(drawn) == 0 else np.concatenate([drawn, steps])
+        return drawn[:size]
+
+    def _take_open_rows(self, fragment: Fragment) -> NDArray[np.int64]:
+        """Return the row each stream continues, or -1."""
+        rows = [self._open.get(stream, -1) for stream in fragment.streams.tolist()]
+        open_rows = np.asarray(rows, np.int64)
+        open_rows[open_rows < self._window_start] = -1
+        return open_rows
+
+    def _make_room(self, num_new: int) -> None:
+        """Give up the oldest rows before their slots are reused."""
+        header = self._storage.header
+        start = self._window_start
+        leaving = np.arange(start, max(start, self.head + num_new - self.capacity))
+        header[_STEPS] -= int((self._storage.next[leaving % self._slots] >= 0).sum())
+        header[_OLDEST] = max(int(header[_OLDEST]), self.head + num_new - self._slots, 0)
+
+    def _write(self, fragment: Fragment, rows: NDArray[np.int64], final: NDArray[np.int64]) -> None:
+        """Fill the columns of new rows; what a row does not know yet is zero."""
+        steps = rows.shape[0] - 1
+        flat = rows[:steps].reshape(-1) % self._slots
+        ends = np.concatenate([final, rows[steps]]) % self._slots
+        for key, column in self._storage.columns.items():
+            if key in self.observation_keys:
+                row = (-1, *column.shape[1:])
+                column[flat] = fragment.columns[key].reshape(row)
+                column[ends[: len(final)]] = fragment.final[key].reshape(row)
+                column[ends[len(final) :]] = fragment.tail[key].reshape(row)
+            elif key in ("policy_version", "runner"):
+                column[flat] = getattr(fragment, key)
+                column[ends] = 0
+            else:
+                known = fragment.columns.get(key)
+                column[flat] = 0 if known is None else known.reshape(-1, *column.shape[1:])
+                column[ends] = 0
+
+    def _discard_uncommitted(self) -> None:
+        """Undo links to rows that were never committed."""
+        numbers = np.arange(self._window_start, self.head)
+        slots = numbers % self._slots
+        links = self._storage.next[slots]
+        dangling = slots[links >= self.head]
+        self._storage.next[dangling] = OPEN
+        for key, column in self._storage.columns.items():
+            if key not in self.observation_keys:
+                column[dangling] = 0
+        self._storage.header[_STEPS] = int(((links >= 0) & (links < self.head)).sum())
+
+
+def replay_features(observations: Features, action: Feature) -> Features:
+    """Join an env's observations and its action into what a replay stores."""
+    return Features({**observations, ACTION: action})

@@ -1,0 +1,102 @@
+"""Typed columns in one preallocated file per feature, or in memory."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leray.data.features import Features
+from leray.errors import CheckpointError, ConfigError
+from leray.files import write_json
+
+LAYOUT_VERSION = 1
+HEADER_FIELDS = ("head", "oldest", "steps", "total")
+
+
+class ColumnStorage:
+    """Rows of typed columns and a small header, memory-mapped when a folder is given.
+
+    Disk space is reserved at creation, so that a full disk shows as an error then and not as a
+    crash in the middle of a run. What was written survives the death of the process.
+    """
+
+    def __init__(self, features: Features, num_rows: int, folder: Path | None) -> None:
+        self.folder = folder
+        layout = {
+            "layout_version": LAYOUT_VERSION,
+            "columns": {
+                key: [features.numpy_dtype(key).str, *feature.shape]
+                for key, feature in features.items()
+            },
+        }
+        existing = folder is not None and (folder / "layout.json").exists()
+        if existing and folder is not None:
+            num_rows = _check_layout(folder, layout)
+        self.num_rows = num_rows
+        """Rows there is room for: of an existing folder, those it was made with."""
+        self.header = self._array("header", np.dtype(np.int64), (len(HEADER_FIELDS),))
+        self.next = self._array("next", np.dtype(np.int64), (num_rows,))
+        """Absolute row that follows each row; see `ring.py`."""
+        self.columns: dict[str, NDArray[Any]] = {
+            key: self._array(key, features.numpy_dtype(key), (num_rows, *feature.frame_shape))
+            for key, feature in features.items()
+        }
+        if folder is not None and not existing:
+            write_json(folder / "layout.json", {"num_rows": num_rows, **layout})
+
+    def _array(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        if self.folder is None:
+            return np.zeros(shape, dtype)
+        path = self.folder / f"{name}.bin"
+        num_bytes = max(1, int(np.prod(shape)) * dtype.itemsize)
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _reserve(path, num_bytes)
+        elif path.stat().st_size != num_bytes:
+            raise CheckpointError(
+                f"{path}: {path.stat().st_size} bytes where {num_bytes} are expected; the replay "
+                "file is damaged: remove its folder to start with an empty replay"
+            )
+        return np.memmap(path, dtype, mode="r+", shape=shape)
+
+    def flush(self) -> None:
+        """Write everything back to disk, so that it also survives a power cut."""
+        for array in (*self.columns.values(), self.next, self.header):
+            if isinstance(array, np.memmap):
+                array.flush()
+
+
+def _reserve(path: Path, num_bytes: int) -> None:
+    """Create a file of zeros whose disk space is set aside."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise ConfigError(
+            f"replay needs {num_bytes / 2**20:.0f} MiB for {path} and the disk does not give them "
+            f"({error.strerror}): free space or lower --policy.online_buffer_capacity"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def _check_layout(folder: Path, layout: dict[str, Any]) -> int:
+    """Refuse to open a replay that was written with other columns; return its number of rows."""
+    path = folder / "layout.json"
+    try:
+        found = json.loads(path.read_text())
+        num_rows = int(found.pop("num_rows"))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): remove {folder} to start with an empty replay"
+        ) from error
+    if found != layout:
+        raise CheckpointError(
+            f"{folder} holds a replay of other features ({found['columns']}) than this run needs "
+            f"({layout['columns']}): keep the run's options, or give another --output_dir"
+        )
+    return num_rows

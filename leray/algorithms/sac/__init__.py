@@ -1,0 +1,1 @@
+"""Soft actor-critic that mixes offline and online data (SAC, REDQ, RLPD)."""

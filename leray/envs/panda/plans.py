@@ -1,0 +1,134 @@
+"""Where the gripper should go next in each task, from the observation alone."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leray.envs.panda.kinematics import Float
+from leray.envs.panda.tasks import CUBE_HALF_EDGE_M
+
+Observation = dict[str, NDArray[Any]]
+
+OPEN, CLOSE = 1.0, -1.0
+_WIDTH_INDEX = 6
+
+
+class Target(NamedTuple):
+    """What a plan wants next."""
+
+    position: Float
+    """Gripper position in metres, shape [3]."""
+    gripper: float = CLOSE
+    """Action of the fingers, from -1 (close) to 1 (open)."""
+    stride_m: float = 0.06
+    """Longest step towards the position."""
+
+
+class Plan(Protocol):
+    """Chooses gripper targets; remembers no more than the phase it is in."""
+
+    def reset(self) -> None:
+        """Forget the last episode."""
+
+    def target(self, observation: Observation) -> Target:
+        """Return where the gripper should go."""
+
+
+class ReachPlan:
+    """Straight to the goal."""
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def target(self, observation: Observation) -> Target:
+        """Return the goal."""
+        return Target(_vector(observation["desired_goal"]))
+
+
+class PickAndPlacePlan:
+    """Down a funnel over the cube, close, and carry the cube straight to the goal."""
+
+    _HOVER_M = 0.06
+    _ALIGNED_M = 0.01
+    _HELD_WIDTH_M = 0.05
+    _LOST_M = 0.035
+
+    def __init__(self) -> None:
+        self._holding = False
+
+    def reset(self) -> None:
+        """Begin with open fingers."""
+        self._holding = False
+
+    def target(self, observation: Observation) -> Target:
+        """Approach, grasp or carry."""
+        state = _vector(observation["observation"])
+        gripper, width = state[:3], float(state[_WIDTH_INDEX])
+        cube, goal = _vector(observation["achieved_goal"]), _vector(observation["desired_goal"])
+        offset = cube - gripper
+        aside, apart = float(np.hypot(offset[0], offset[1])), float(np.linalg.norm(offset))
+        self._holding = apart < (self._LOST_M if self._holding else self._ALIGNED_M)
+        if not self._holding:
+            height = np.clip(2.0 * (aside - self._ALIGNED_M), 0.0, self._HOVER_M)
+            return Target(cube + (0.0, 0.0, height), OPEN)
+        if width > self._HELD_WIDTH_M:
+            return Target(cube, CLOSE)
+        return Target(gripper + goal - cube, CLOSE)
+
+
+class PushPlan:
+    """Over the cube to the side away from the goal, down, and push along the line to the goal."""
+
+    _BEHIND_M = 0.046
+    _HOVER_M = 0.078
+    _STEEPNESS = 4.0
+    _ALIGNED_M = 0.02
+    _PUSH_HEIGHT_M = CUBE_HALF_EDGE_M
+    _PUSH_STRIDE_M = 0.028
+    _CENTRING = 1.5
+
+    def __init__(self) -> None:
+        self._pushing = False
+
+    def reset(self) -> None:
+        """Begin with the approach."""
+        self._pushing = False
+
+    def target(self, observation: Observation) -> Target:
+        """Approach or push."""
+        gripper = _vector(observation["observation"])[:3]
+        cube, goal = _vector(observation["achieved_goal"]), _vector(observation["desired_goal"])
+        way = (goal - cube)[:2]
+        way /= max(float(np.linalg.norm(way)), 1e-6)
+        behind = cube.copy()
+        behind[:2] -= self._BEHIND_M * way
+        behind[2] = self._PUSH_HEIGHT_M
+        to_cube = (cube - gripper)[:2]
+        along, across = float(to_cube @ way), float(to_cube[0] * way[1] - to_cube[1] * way[0])
+        in_line = along > 0.0 and abs(across) < self._ALIGNED_M
+        low = gripper[2] < 2 * CUBE_HALF_EDGE_M
+        self._pushing = in_line and low
+        if self._pushing:
+            aim = behind.copy()
+            forward = self._PUSH_STRIDE_M * (1.0 - abs(across) / self._ALIGNED_M)
+            aim[:2] = gripper[:2] + forward * way
+            aim[:2] += self._CENTRING * across * np.array([way[1], -way[0]])
+            return Target(aim, stride_m=self._PUSH_STRIDE_M)
+        aside = float(np.linalg.norm((behind - gripper)[:2]))
+        behind[2] += np.clip(self._STEEPNESS * (aside - self._ALIGNED_M / 2), 0.0, self._HOVER_M)
+        return Target(behind)
+
+
+def make_plan(task: str) -> Plan:
+    """Return the plan of a task of `TASKS`."""
+    plans: dict[str, type[Plan]] = {
+        "reach": ReachPlan,
+        "push": PushPlan,
+        "pick_and_place": PickAndPlacePlan,
+    }
+    return plans[task]()
+
+
+def _vector(values: NDArray[Any]) -> Float:
+    return np.asarray(values, np.float64)

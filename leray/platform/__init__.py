@@ -1,0 +1,1 @@
+"""One run: config, build, training loop, evaluation, checkpoints, tracking."""
