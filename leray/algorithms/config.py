@@ -16,7 +16,7 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as a
 
 
 @dataclass(kw_only=True)
-class PolicyConfig(draccus.ChoiceRegistry, abc.ABC):
+class PolicyConfig(draccus.ChoiceRegistry, abc.ABC):  # type: ignore[misc]
     """Options every policy has; `--policy.type` picks the subclass.
 
     A subclass names, as `module:class`, the policy that acts and the RLlib config that trains it.

@@ -18,9 +18,7 @@ class Policy(Protocol):
         """Observations the policy reads and the `action` it returns."""
         ...
 
-    def act(
-        self, observations: Mapping[str, NDArray[Any]], *, deterministic: bool
-    ) -> NDArray[Any]:
+    def act(self, observations: Mapping[str, NDArray[Any]], *, deterministic: bool) -> NDArray[Any]:
         """Return actions in the environment's units, shape [N, A].
 
         Args:

@@ -122,7 +122,7 @@ class Processor:
 def make_processor(
     features: Features, norm_map: Mapping[str, str], dataset_stats: Mapping[str, Any] | None
 ) -> Processor:
-    """Choose statistics: a dataset's for observations, declared bounds before a dataset's for actions.
+    """Choose statistics: a dataset's, but an action's declared bounds where there are any.
 
     Args:
         features: observations and action of the policy; `low` and `high` of the action are used.
@@ -158,7 +158,9 @@ def features_from_policy(entries: Mapping[str, Mapping[str, Any]]) -> Features:
     """Read features from a policy's `config.json`."""
     return Features(
         {
-            name: Feature("uint8" if entry["type"] == "VISUAL" else "float32", tuple(entry["shape"]))
+            name: Feature(
+                "uint8" if entry["type"] == "VISUAL" else "float32", tuple(entry["shape"])
+            )
             for name, entry in entries.items()
         }
     )

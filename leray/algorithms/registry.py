@@ -12,7 +12,6 @@ from leray.algorithms.policy import Policy
 from leray.errors import CheckpointError, ConfigError
 
 
-
 def policy_class(policy_type: str) -> Any:
     """Return the class that acts and that reads and writes checkpoints.
 

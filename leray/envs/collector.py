@@ -120,18 +120,34 @@ class Collector:
         }
 
     def _check_finite(self, fragment: Fragment) -> None:
-        """Refuse NaN and infinity, saying which environment returned them under which name."""
-        groups = (fragment.columns, {f"last {key}": value for key, value in fragment.final.items()})
-        for group in groups:
-            for key, value in group.items():
-                if value.dtype.kind == "f" and not np.isfinite(value).all():
-                    position = np.argwhere(~np.isfinite(value))[0]
-                    env = int(position[1]) if group is fragment.columns else "?"
-                    raise EnvError(
-                        f"environment {self.envs.name} ({env}) returned "
-                        f"{value[tuple(position)]} in {key}{position[2:].tolist()} where a finite "
-                        "number is expected: fix the environment or the action's range"
-                    )
+        """Refuse NaN and infinity, saying who returned them and under which name."""
+        steps, envs = fragment.shape
+        everyone = np.arange(envs)
+        groups = (
+            (fragment.columns, np.tile(everyone, (steps, 1))),
+            (fragment.final, np.nonzero(fragment.ended)[1]),
+            (fragment.tail, everyone),
+        )
+        for columns, owners in groups:
+            for key, value in columns.items():
+                if value.dtype.kind != "f" or np.isfinite(value).all():
+                    continue
+                position = tuple(np.argwhere(~np.isfinite(value))[0])
+                env = int(owners[position[: owners.ndim]])
+                element = [int(index) for index in position[owners.ndim :]]
+                self._refuse(key, element, float(value[position]), env)
+
+    def _refuse(self, key: str, element: list[int], value: float, env: int) -> None:
+        where = f"{key}{element or ''}"
+        if key == ACTION:
+            raise EnvError(
+                f"the policy chose {value} in {where} for environment {self.envs.name} ({env}) "
+                "where a finite number is expected: lower the learning rates or clip gradients"
+            )
+        raise EnvError(
+            f"environment {self.envs.name} ({env}) returned {value} in {where} where a finite "
+            "number is expected: fix the environment or the action's range"
+        )
 
 
 def _record(end: Ended) -> dict[str, float]:

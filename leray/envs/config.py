@@ -10,7 +10,7 @@ from leray.errors import ConfigError
 
 
 @dataclass(kw_only=True)
-class EnvConfig(draccus.ChoiceRegistry, abc.ABC):
+class EnvConfig(draccus.ChoiceRegistry, abc.ABC):  # type: ignore[misc]
     """Options every environment has; `--env.type` picks the subclass."""
 
     task: str = ""
@@ -20,7 +20,7 @@ class EnvConfig(draccus.ChoiceRegistry, abc.ABC):
     max_episode_steps: int | None = None
     """Time limit in steps that replaces the task's own; `null` keeps the task's."""
     goal_relative: bool = True
-    """For goal tasks, append achieved-to-goal (and gripper-to-object) offsets to the observation."""
+    """For goal tasks, append achieved-to-goal and gripper-to-object offsets to the observation."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without building the environment."""

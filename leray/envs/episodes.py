@@ -69,9 +69,7 @@ def run_episodes(
             keys = running[0].observation
             batch = {key: np.stack([slot.observation[key] for slot in running]) for key in keys}
             actions = act(batch)
-            finished = [
-                slot.step(action) for slot, action in zip(running, actions, strict=True)
-            ]
+            finished = [slot.step(action) for slot, action in zip(running, actions, strict=True)]
             for result in finished:
                 if result is not None:
                     results[result.index] = result
@@ -119,7 +117,7 @@ class _Slot:
             success=None,
         )
         first, _ = self._env.reset(seed=self._result.seed)
-        self.observation = self._map(first)
+        self._observe(first)
         self._frames = []
         self._render()
         return True
@@ -128,9 +126,12 @@ class _Slot:
         """Step once; return the result if the episode ended."""
         observation, reward, terminated, truncated, info = self._env.step(action)
         if not np.isfinite(float(reward)):
-            raise EnvError(f"environment {self._config.task} returned a reward of {reward}")
+            raise EnvError(
+                f"environment {self._config.task} returned {reward} as next.reward where a finite "
+                "number is expected: fix the environment"
+            )
         result = self._result
-        self.observation = self._map(observation)
+        self._observe(observation)
         result.sum_reward += float(reward)
         result.max_reward = max(result.max_reward, float(reward))
         result.length += 1
@@ -141,13 +142,22 @@ class _Slot:
             return None
         if self._video_folder is not None:
             path = self._video_folder / f"eval_episode_{result.index}.mp4"
-            write_video(path, self._frames, fps=self._env.metadata.get("render_fps", 30))
+            write_video(path, self._frames, fps=self._env.metadata.get("render_fps") or 30)
             result.video_path = str(path)
         return result
 
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
+
+    def _observe(self, observation: Any) -> None:
+        self.observation = self._map(observation)
+        for key, value in self.observation.items():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise EnvError(
+                    f"environment {self._config.task} returned {value[~np.isfinite(value)][0]} in "
+                    f"{key} where a finite number is expected: fix the environment"
+                )
 
     def _render(self) -> None:
         if self._rendering:

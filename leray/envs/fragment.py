@@ -26,12 +26,14 @@ class Fragment:
     """`observation.*`, `action`, `next.reward` [float32], `next.done` (terminated) [bool],
     `next.truncated` [bool], and any `complementary_info.*`; each of shape [T, N, ...]."""
     tail: Columns
-    """Observations after the last step, shape [N, ...]; of the next episode where one just ended."""
+    """Observations after the last step, shape [N, ...]; where an episode just ended, the next's."""
     final: Columns
     """True last observations of the episodes that ended, in (t, n) order, shape [K, ...]."""
     streams: NDArray[np.int64]
     """Identity of each environment's stream, shape [N]. A stream's first observation in a fragment
     is its tail in the one before."""
+    continues: bool = True
+    """Whether each stream goes on from its last fragment; False after a block in between was lost."""
     policy_version: int = 0
     """Version of the weights that chose the actions."""
     runner: int = 0

@@ -50,11 +50,11 @@ class ObservationMap:
             key = OBSERVATION_IMAGE if _is_image(space) else OBSERVATION_STATE
             self._map = lambda observation: {key: np.asarray(observation)}
         else:
-            raise EnvError(
-                f"{_name(env)} has observations of {type(space).__name__}; allowed are Box and "
-                "Dict of Box: wrap it, for example with gymnasium's FlattenObservation"
-            )
+            raise EnvError(_unsupported(env, type(space).__name__))
         example = self._map(space.sample())
+        for key, value in example.items():
+            if value.dtype.kind not in "biuf" or 0 in value.shape:
+                raise EnvError(_unsupported(env, f"{space} ({key} is not an array of numbers)"))
         self.features = Features(
             {key: Feature(_dtype(value), value.shape or (1,)) for key, value in example.items()}
         )
@@ -80,10 +80,11 @@ class ObservationMap:
         for key, value in observation.items():
             if key == "pixels" and isinstance(value, Mapping):
                 named |= {
-                    f"{OBSERVATION_IMAGES}.{camera}": frame for camera, frame in value.items()
+                    f"{OBSERVATION_IMAGES}.{camera}": np.asarray(frame)
+                    for camera, frame in value.items()
                 }
             elif key == "pixels":
-                named[OBSERVATION_IMAGE] = value
+                named[OBSERVATION_IMAGE] = np.asarray(value)
             elif key.startswith("observation."):
                 named[key] = np.asarray(value)
             else:
@@ -110,6 +111,13 @@ def action_feature(env: gym.Env[Any, Any]) -> Feature:
         )
     low, high = (tuple(float(x) for x in bound) for bound in (space.low, space.high))
     return Feature(str(space.dtype), space.shape, low=low, high=high)
+
+
+def _unsupported(env: gym.Env[Any, Any], what: str) -> str:
+    return (
+        f"{_name(env)} has observations of {what}; allowed are Box and Dict of Box: "
+        "wrap it, for example with gymnasium's FlattenObservation"
+    )
 
 
 def _is_image(space: gym.spaces.Box) -> bool:

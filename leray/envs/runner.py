@@ -29,9 +29,6 @@ from leray.envs.spaces import from_spaces, to_spaces
 from leray.envs.vector import VectorEnv
 from leray.errors import LerayError
 
-_SEED_STRIDE = 100_003
-"""Distance between the seeds of two runners, wider than any number of environments in one."""
-
 
 class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     """Collects columnar fragments with the policy inside an RLModule.
@@ -46,6 +43,7 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         self._env_creator = kwargs.get("env_creator")
         self._given_spaces = kwargs.get("spaces")
         self._collector: Collector | None = None
+        self._num_envs: int = self.config.num_envs_per_env_runner
         self._version = 0
         self._steps_lifetime = 0
         self._sequence = 0
@@ -65,13 +63,15 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
             remote_only and not self.config.create_env_on_local_worker and self._given_spaces
         ):
             return
-        number = self.config.num_envs_per_env_runner
+        if remote_only:
+            self._num_envs = 1  # only to learn the spaces
         envs = VectorEnv(
             self._make_one,
-            1 if remote_only else number,
+            self._num_envs,
             goal_relative=self.config.goal_relative,
             seeds=self._seeds(0),
         )
+        self._action_space = envs.envs[0].action_space
         # a restarted actor must not continue the streams of the one it replaces
         first = 0 if self.worker_index == 0 else secrets.randbits(62)
         self._collector = Collector(envs, first_stream=first, runner=self.worker_index)
@@ -93,7 +93,16 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         force_reset: bool = False,
         **_: Any,
     ) -> list[Fragment]:
-        """Collect one fragment of about `num_timesteps` steps, or fragments until enough episodes ended."""
+        """Collect experience: fragments of one step until enough episodes ended, else one fragment.
+
+        Args:
+            num_timesteps: steps over all environments, rounded down to a multiple of their number;
+                None takes the config's fragment length for each.
+            num_episodes: episodes that have to end.
+            explore: sample actions instead of taking the most likely; None asks the config.
+            random_actions: draw actions uniformly instead of asking the policy.
+            force_reset: begin with new episodes.
+        """
         collector = self._ready()
         if force_reset:
             collector.restart(self._seeds(self._steps_lifetime))
@@ -130,8 +139,7 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
             seeds = self._seeds(step)
             self._collector.restart(seeds)
             self.module.policy.seed(seeds[0])
-            for space in self._action_spaces():
-                space.seed(seeds[0])
+            self._action_space.seed(seeds[0])
 
     def set_weights(self, version: int, block: torch.Tensor) -> None:
         """Take over the acting parameters, one flat block."""
@@ -155,11 +163,12 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     @property
     def features(self) -> Features:
         """Observations and action of the environments."""
-        return from_spaces(*self.get_spaces()[DEFAULT_MODULE_ID])  # type: ignore[arg-type]
+        return from_spaces(*self.get_spaces()[DEFAULT_MODULE_ID])
 
     def get_metrics(self) -> dict[str, Any]:
         """Return and reset RLlib's statistics of what was sampled."""
-        log, steps, episodes = self.metrics.log_value, self._unreported_steps, self._unreported_episodes
+        log = self.metrics.log_value
+        steps, episodes = self._unreported_steps, self._unreported_episodes
         log(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
         log(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum")
         log(NUM_EPISODES, len(episodes), reduce="sum")
@@ -189,10 +198,16 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         if weights is not None:
             self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
         self._version = state.get(WEIGHTS_SEQ_NO, self._version)
+        self._steps_lifetime = state.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, self._steps_lifetime)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
         """Return how to build this runner again (RLlib's form)."""
-        return (), {"config": self.config, "worker_index": self.worker_index}
+        return (), {
+            "config": self.config,
+            "worker_index": self.worker_index,
+            "env_creator": self._env_creator,
+            "spaces": self._given_spaces,
+        }
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         """Return the parts that RLlib saves by themselves."""
@@ -227,16 +242,14 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         return lambda observations: policy.act(observations, deterministic=not explore)
 
     def _random(self, observations: Mapping[str, Any]) -> Any:
-        return np.stack([space.sample() for space in self._action_spaces()])
-
-    def _action_spaces(self) -> list[gym.Space]:
-        return [env.action_space for env in self._ready().envs.envs]
+        return np.stack([self._action_space.sample() for _ in range(self._ready().envs.num_envs)])
 
     def _seeds(self, step: int) -> list[int]:
         """Return one seed per environment, a pure function of seed, runner and step."""
-        base = (self.config.seed or 0) + 1_000_000 * bool(self.config.in_evaluation)
-        start = (base + self.worker_index * _SEED_STRIDE + step * 7_919) % 2**31
-        return [start + index for index in range(self.config.num_envs_per_env_runner)]
+        origin = (self.config.seed or 0) % 2**32
+        key = (origin, self.worker_index, step, int(self.config.in_evaluation or 0))
+        words = np.random.SeedSequence(key).generate_state(self._num_envs)
+        return [int(word) % 2**31 for word in words]
 
     def _make_one(self) -> gym.Env[Any, Any]:
         context = EnvContext(

@@ -1,5 +1,7 @@
 """Features as Gymnasium spaces and back: the form in which RLlib carries them."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 
@@ -21,18 +23,34 @@ def from_spaces(observation: gym.spaces.Dict, action: gym.spaces.Box) -> Feature
 
 def _box(feature: Feature) -> gym.spaces.Box:
     dtype = np.dtype("uint8" if feature.is_visual else feature.dtype)
-    low, high = (0, 255) if dtype == np.uint8 else (-np.inf, np.inf)
-    lows = np.full(feature.shape, low) if feature.low is None else np.reshape(feature.low, feature.shape)
-    highs = (
-        np.full(feature.shape, high) if feature.high is None else np.reshape(feature.high, feature.shape)
+    bounds = (
+        np.broadcast_to(natural, feature.shape)
+        if bound is None
+        else np.reshape(bound, feature.shape)
+        for bound, natural in zip((feature.low, feature.high), _range(dtype), strict=True)
     )
-    return gym.spaces.Box(lows.astype(dtype), highs.astype(dtype), feature.shape, dtype.type)
+    low, high = (bound.astype(dtype) for bound in bounds)
+    return gym.spaces.Box(low, high, feature.shape, dtype.type)
 
 
-def _feature(space: gym.Space) -> Feature:
+def _feature(space: gym.Space[Any]) -> Feature:
     assert isinstance(space, gym.spaces.Box)
-    bounded = space.is_bounded()
-    low, high = (tuple(float(x) for x in bound.reshape(-1)) for bound in (space.low, space.high))
+    low, high = _range(space.dtype)
+    natural = bool((space.low == low).all() and (space.high == high).all())
+    lows, highs = (tuple(float(x) for x in bound.reshape(-1)) for bound in (space.low, space.high))
     return Feature(
-        str(space.dtype), space.shape, low=low if bounded else None, high=high if bounded else None
+        str(space.dtype),
+        space.shape,
+        low=None if natural else lows,
+        high=None if natural else highs,
     )
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return the least and the greatest value of a dtype."""
+    if dtype.kind == "f":
+        return -np.inf, np.inf
+    if dtype.kind == "b":
+        return 0, 1
+    limits = np.iinfo(dtype)
+    return limits.min, limits.max

@@ -1,5 +1,6 @@
 """N environments stepped together in one process, straight into the caller's arrays."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -107,11 +108,12 @@ class VectorEnv:
         for index in range(self.num_envs):
             try:
                 outcome = self.envs[index].step(actions[index])
-            except Exception as error:  # noqa: BLE001 - whatever a simulator raises, replace it
+            except Exception as error:  # whatever a simulator raises, it is replaced
                 outcome = self._retry(index, actions[index], error, crashed)
             observation, value, done, cut, info = outcome
-            reward[index], terminated[index], truncated[index] = value, done, cut
-            self._returns[index] += float(value)
+            terminated[index], truncated[index] = done, cut
+            reward[index] = gained = self._number(value)
+            self._returns[index] += gained
             self._lengths[index] += 1
             if "is_success" in info:
                 self._success[index] = np.fmax(self._success[index], float(info["is_success"]))
@@ -126,8 +128,16 @@ class VectorEnv:
             env.close()
 
     def _begin(self, index: int, seed: int | None) -> None:
-        observation, _ = self.envs[index].reset(seed=seed)
-        self._store(index, observation)
+        """Begin an episode, in a new environment if this one cannot be reset."""
+        try:
+            observation, _ = self.envs[index].reset(seed=seed)
+        except Exception as error:  # whatever a simulator raises, it is replaced
+            self._replace(index, error)
+            return
+        self._start(index, observation)
+
+    def _start(self, index: int, first: Any) -> None:
+        self._store(index, first)
         self._returns[index], self._lengths[index], self._success[index] = 0.0, 0, np.nan
 
     def _end(self, index: int) -> Ended:
@@ -143,19 +153,58 @@ class VectorEnv:
         return ended
 
     def _store(self, index: int, observation: Any) -> None:
-        for key, value in self._map(observation).items():
+        """Take over an observation; refuse one that the observation space does not allow."""
+        try:
+            named = self._map(observation)
+        except Exception as error:
+            raise EnvError(
+                f"environment {self.name} returned an observation that its observation space does "
+                f"not allow ({type(error).__name__}: {error}): fix the environment"
+            ) from error
+        if named.keys() != self.observations.keys():
+            raise EnvError(
+                f"environment {self.name} returned {', '.join(named) or 'nothing'} where its "
+                f"observation space says {', '.join(self.observations)}: fix the environment"
+            )
+        for key, value in named.items():
             target = self.observations[key][index]
-            if value.shape != target.shape and target.shape != (1,):
+            scalar = target.shape == (1,) and value.shape == ()
+            if value.shape != target.shape and not scalar:
                 raise EnvError(
                     f"environment {self.name} returned {key} of shape {list(value.shape)} where "
                     f"its observation space says {list(target.shape)}: fix the environment"
                 )
+            if not np.can_cast(value.dtype, target.dtype, "same_kind"):
+                raise EnvError(
+                    f"environment {self.name} returned {key} of dtype {value.dtype} where its "
+                    f"observation space says {target.dtype}: fix the environment"
+                )
             target[...] = value
+
+    def _number(self, reward: Any) -> float:
+        try:
+            return float(reward)
+        except (TypeError, ValueError) as error:
+            raise EnvError(
+                f"environment {self.name} returned {reward!r} as next.reward where a number is "
+                "expected: fix the environment"
+            ) from error
 
     def _retry(
         self, index: int, action: NDArray[Any], error: Exception, crashed: dict[int, Observation]
     ) -> Any:
-        """Rebuild a crashed environment and take the step in a new episode."""
+        """Replace a crashed environment and take the step in a new episode."""
+        for _ in range(MAX_FAILURES_IN_A_ROW):
+            self._replace(index, error)
+            crashed[index] = {key: value[index].copy() for key, value in self.observations.items()}
+            try:
+                return self.envs[index].step(action)
+            except Exception as again:  # counted by the loop
+                error = again
+        raise self._hopeless(error)
+
+    def _replace(self, index: int, error: Exception) -> None:
+        """Build an environment anew and begin an episode in it."""
         for _ in range(MAX_FAILURES_IN_A_ROW):
             self._crashes += 1
             logger.warning(
@@ -165,17 +214,27 @@ class VectorEnv:
                 type(error).__name__,
                 error,
             )
+            with contextlib.suppress(Exception):  # it is broken already
+                self.envs[index].close()
             self.envs[index] = self._make()
-            self._begin(index, self._seeds[index] + CRASH_SEED_STRIDE * self._crashes)
-            crashed[index] = {key: value[index].copy() for key, value in self.observations.items()}
             try:
-                return self.envs[index].step(action)
-            except Exception as again:  # noqa: BLE001 - counted above
+                seed = self._seeds[index] + CRASH_SEED_STRIDE * self._crashes
+                observation, _ = self.envs[index].reset(seed=seed % 2**31)
+            except Exception as again:  # counted by the loop
                 error = again
-        raise EnvError(
+                continue
+            self._start(index, observation)
+            return
+        raise self._hopeless(error)
+
+    def _hopeless(self, error: Exception) -> EnvError:
+        reason = f"{type(error).__name__}: {error}"
+        failure = EnvError(
             f"environment {self.name} crashed in {MAX_FAILURES_IN_A_ROW} new episodes in a row "
-            f"({type(error).__name__}: {error}): fix the environment"
-        ) from error
+            f"({reason}): fix the environment"
+        )
+        failure.__cause__ = error
+        return failure
 
     @property
     def name(self) -> str:

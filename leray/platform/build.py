@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from leray.algorithms.registry import algorithm_config, pick_device
 from leray.data.features import Features, check_compatible
 from leray.data.lerobot.reader import DatasetReader
@@ -139,11 +141,12 @@ def _trainable_features(reader: DatasetReader) -> Features:
     }
     if ACTION not in reader.features or not features:
         raise FeatureMismatchError(
-            f"dataset {reader.root} has {', '.join(reader.features)}; training needs `action` and at "
-            "least one observation.* vector"
+            f"dataset {reader.root} has {', '.join(reader.features)}; training needs `action` "
+            "and at least one observation.* vector"
         )
     action = reader.features[ACTION]
-    if action.low is None or action.high is None:
+    bounds = (action.low, action.high)
+    if any(bound is None or not np.isfinite(bound).all() for bound in bounds):
         stats = reader.stats[ACTION]
         action = dataclasses.replace(
             action,

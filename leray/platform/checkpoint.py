@@ -40,7 +40,8 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / TRAINING_STATE / STEP_FILE
     try:
         counters: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        counters["step"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is missing or damaged ({error}): remove {checkpoint} to resume from the "
             "checkpoint before it"

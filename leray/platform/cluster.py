@@ -16,7 +16,9 @@ def connect(num_cpus: int | None = None) -> None:
     """
     if ray.is_initialized():
         return
-    options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
+    options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.ERROR}
+    for name in ("ray", "ray.rllib", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are not about the run
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
         return

@@ -19,6 +19,7 @@ from leray.envs.episodes import EpisodeResult, run_episodes
 from leray.envs.make import make_env
 from leray.envs.observation import ObservationMap
 from leray.envs.panda.rendering import rendering_available
+from leray.errors import LerayError
 from leray.files import write_json
 from leray.platform.config import EvalConfig
 
@@ -155,7 +156,10 @@ def _run_remotely(job: _Job, indices: list[int], num_runners: int) -> list[Episo
 
     remote = ray.remote(num_cpus=1, max_retries=3)(run)
     parts = [indices[start::num_runners] for start in range(min(num_runners, len(indices)))]
-    results = ray.get([remote.remote(part) for part in parts], timeout=EVAL_TIMEOUT_S)
+    try:
+        results = ray.get([remote.remote(part) for part in parts], timeout=EVAL_TIMEOUT_S)
+    except ray.exceptions.RayTaskError as error:  # its own text is the remote traceback
+        raise error.cause if isinstance(error.cause, LerayError) else error from error
     return sorted((episode for part in results for episode in part), key=lambda e: e.index)
 
 

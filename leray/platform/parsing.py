@@ -18,7 +18,12 @@ from leray.platform.values import Builder, ConfigLoader, Given, decode_value
 
 T = TypeVar("T")
 CONFIG_PATH = "config_path"
-BUILT_IN = ("leray.algorithms.sac.config", "leray.envs.config")
+BUILT_IN = (
+    "leray.algorithms.sac.config",
+    "leray.algorithms.ppo.config",
+    "leray.algorithms.appo.config",
+    "leray.envs.config",
+)
 ENTRY_POINT_GROUPS = ("leray.policies", "leray.envs")
 
 

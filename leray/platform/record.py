@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leray.algorithms.registry import load_policy
-from leray.data.features import Feature, Features
+from leray.data.features import Feature, Features, check_compatible
 from leray.data.lerobot.writer import DatasetWriter
 from leray.data.names import ACTION, DONE, REWARD, SUCCESS, TRUNCATED
 from leray.envs.make import make_env
@@ -22,6 +22,15 @@ from leray.platform.run_directory import resolve_pretrained_model
 MAX_FAILURES = 100
 """Episodes in a row without success after which recording gives up."""
 
+RETRY_SEED_STRIDE = 1_000_003
+"""What each failed episode adds to the seed of the next try, clear of those of later episodes."""
+_STEP_FEATURES = {
+    REWARD: Feature("float32", (1,)),
+    DONE: Feature("bool", (1,)),
+    TRUNCATED: Feature("bool", (1,)),
+    SUCCESS: Feature("bool", (1,)),
+}
+
 Episode = dict[str, NDArray[Any]]
 Actor = Callable[[Any, dict[str, NDArray[Any]]], NDArray[Any]]
 """From the environment's own and the mapped observation to an action."""
@@ -34,29 +43,28 @@ def run(config: RecordConfig) -> None:
         LerayError: the environment has no expert, the folder is in use, or nothing succeeds.
     """
     env = make_env(config.env)
+    try:
+        _record(config, env)
+    finally:
+        env.close()
+
+
+def _record(config: RecordConfig, env: gym.Env[Any, Any]) -> None:
     mapping = ObservationMap(env, goal_relative=config.env.goal_relative)
-    act, restart = _actor(config, env)
-    features = Features(
-        {
-            **mapping.features,
-            ACTION: action_feature(env),
-            REWARD: Feature("float32", (1,)),
-            DONE: Feature("bool", (1,)),
-            TRUNCATED: Feature("bool", (1,)),
-            SUCCESS: Feature("bool", (1,)),
-        }
-    )
+    features = Features({**mapping.features, ACTION: action_feature(env), **_STEP_FEATURES})
+    act, restart = _actor(config, env, features)
     task = str(getattr(env.unwrapped, "task_description", config.env.task))
     total = config.dataset.num_episodes
     with _open_writer(config, features, _fps(env)) as writer:
         first = writer.num_episodes
         progress = Progress(total)
-        tried, failures = first, 0
-        while writer.num_episodes - first < total:
-            restart()
-            episode = _run_episode(env, mapping, act, seed=config.seed + tried)
+        tried, failures = 0, 0
+        while (saved := writer.num_episodes - first) < total:
+            seed = config.seed + writer.num_episodes + failures * RETRY_SEED_STRIDE
+            restart(seed)
+            episode, succeeded = _run_episode(env, mapping, act, seed=seed)
             tried += 1
-            if config.dataset.only_successes and not episode[SUCCESS].any() and _reports(env):
+            if config.dataset.only_successes and succeeded is False:
                 failures += 1
                 if failures >= MAX_FAILURES:
                     raise ConfigError(
@@ -66,29 +74,34 @@ def run(config: RecordConfig) -> None:
                 continue
             failures = 0
             writer.add_episode(episode, task)
-            saved = writer.num_episodes - first
+            saved += 1
             if progress.is_live or saved % max(1, total // 10) == 0:
                 progress.update(saved, {})
         progress.close()
-    env.close()
     print(
-        f"{total} episodes saved ({tried - first} tried) in {config.dataset.root}, "
+        f"{total} episodes saved ({tried} tried) in {config.dataset.root}, "
         f"now {writer.num_episodes} episodes, {writer.num_frames} frames"
     )
 
 
 def _run_episode(
     env: gym.Env[Any, Any], mapping: ObservationMap, act: Actor, *, seed: int
-) -> Episode:
-    """Run one episode and return its columns, [frames, ...]."""
+) -> tuple[Episode, bool | None]:
+    """Run one episode.
+
+    Returns:
+        Its columns, [frames, ...], and whether it succeeded; None where nothing is reported.
+    """
     rows: dict[str, list[Any]] = {}
     observation, _ = env.reset(seed=seed)
-    ended = False
+    ended, succeeded = False, None
     while not ended:
         named = mapping(observation)
         action = np.asarray(act(observation, named), env.action_space.dtype)
         observation, reward, terminated, truncated, info = env.step(action)
         ended = terminated or truncated
+        if "is_success" in info:
+            succeeded = bool(succeeded) or bool(info["is_success"])
         row = {
             **named,
             ACTION: action,
@@ -99,34 +112,64 @@ def _run_episode(
         }
         for key, value in row.items():
             rows.setdefault(key, []).append(value)
-    return {key: np.stack(values) for key, values in rows.items()}
+    return {key: np.stack(values) for key, values in rows.items()}, succeeded
 
 
-def _actor(config: RecordConfig, env: gym.Env[Any, Any]) -> tuple[Actor, Callable[[], None]]:
-    """Return who acts, and what prepares it for a new episode."""
-    rng = np.random.default_rng(config.seed)
+def _actor(
+    config: RecordConfig, env: gym.Env[Any, Any], features: Features
+) -> tuple[Actor, Callable[[int], None]]:
+    """Return who acts, and what prepares it for a new episode from its seed."""
     space = env.action_space
     assert isinstance(space, gym.spaces.Box)
-
-    def noisy(action: NDArray[Any]) -> NDArray[Any]:
-        if not config.policy.noise:
-            return action
-        scale = config.policy.noise * (space.high - space.low) / 2
-        return np.clip(action + scale * rng.standard_normal(action.shape), space.low, space.high)
-
+    noise = _Noise(config.policy.noise, space)
     if config.policy.path is not None:
         policy = load_policy(resolve_pretrained_model(config.policy.path))
+        check_compatible(
+            policy.features,
+            features,
+            left_name="the policy",
+            right_name=f"environment {config.env.task}",
+            keys=list(policy.features),
+        )
 
         def act(_: Any, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
             batch = {key: value[None] for key, value in named.items()}
-            return noisy(policy.act(batch, deterministic=True)[0])
+            return noise.add(policy.act(batch, deterministic=True)[0])
 
-        return act, lambda: None
+        return act, noise.restart
     if config.policy.type == "random":
-        space.seed(config.seed)
-        return (lambda _, __: space.sample()), lambda: None
+        return (lambda _, __: space.sample()), lambda seed: _seed(space, seed)
     expert = make_expert(env)
-    return (lambda observation, _: noisy(expert.act(observation))), expert.reset
+
+    def restart(seed: int) -> None:
+        noise.restart(seed)
+        expert.reset()
+
+    return (lambda observation, _: noise.add(expert.act(observation))), restart
+
+
+class _Noise:
+    """Gaussian noise on actions, which are kept within their bounds."""
+
+    def __init__(self, share: float, space: gym.spaces.Box) -> None:
+        self._scale = share * (space.high - space.low) / 2
+        self._space = space
+        self._rng = np.random.default_rng()
+
+    def restart(self, seed: int) -> None:
+        """Begin the random numbers of an episode."""
+        self._rng = np.random.default_rng(seed)
+
+    def add(self, action: NDArray[Any]) -> NDArray[Any]:
+        """Return an action with noise; the action itself where its scale is zero."""
+        if not self._scale.any():
+            return action
+        noisy = action + self._scale * self._rng.standard_normal(action.shape)
+        return np.asarray(np.clip(noisy, self._space.low, self._space.high))
+
+
+def _seed(space: gym.spaces.Box, seed: int) -> None:
+    space.seed(seed)
 
 
 def _open_writer(config: RecordConfig, features: Features, fps: int) -> DatasetWriter:
@@ -142,8 +185,3 @@ def _robot(config: RecordConfig) -> str | None:
 
 def _fps(env: gym.Env[Any, Any]) -> int:
     return int(env.metadata.get("render_fps") or 30)
-
-
-def _reports(env: gym.Env[Any, Any]) -> bool:
-    """Tell whether the environment reports success at all."""
-    return hasattr(env.unwrapped, "task_description") or hasattr(env.unwrapped, "compute_reward")

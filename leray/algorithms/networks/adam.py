@@ -26,7 +26,7 @@ class FlatAdam:
             norm = torch.linalg.vector_norm(self.grad)
             self.grad.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
         self._step += 1
-        torch._fused_adam_(  # noqa: SLF001 - the kernel behind Adam(fused=True), minus its overhead
+        torch._fused_adam_(  # the kernel behind Adam(fused=True), minus its overhead
             [self.parameters],
             [self.grad],
             [self._exp_avg],

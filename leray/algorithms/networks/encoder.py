@@ -10,8 +10,8 @@ from torch import Tensor
 from leray.data.features import Features
 from leray.errors import FeatureMismatchError
 
-STD_FLOOR = 1e-2
-"""Smallest standard deviation divided by, as a share of the feature's range or 1."""
+STD_FLOOR = 5e-2
+"""Smallest standard deviation that is divided by: what hardly moves in demonstrations may move online."""
 
 
 class Affine:
@@ -47,7 +47,7 @@ class Affine:
 
     @classmethod
     def min_max(cls, low: Any, high: Any) -> "Affine":
-        """Map low and high to -1 and 1; elements whose range is empty or infinite stay as they are."""
+        """Map low and high to -1 and 1; where a range is empty or infinite, keep as is."""
         low_array = np.asarray(low, np.float64).reshape(-1)
         high_array = np.asarray(high, np.float64).reshape(-1)
         usable = np.isfinite(low_array) & np.isfinite(high_array) & (high_array > low_array)

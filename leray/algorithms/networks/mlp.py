@@ -222,7 +222,7 @@ def backward(
 
 
 def _linear(layer: LayerViews, inputs: Tensor, output: Tensor) -> None:
-    """Evaluate a linear layer; a single output is a dot product, which a matrix product does badly."""
+    """Evaluate a linear layer; a single output is a dot product, faster than a matrix product."""
     if output.shape[-1] == 1:
         products = torch.linalg.vecdot(inputs, layer.weight.transpose(1, 2)).unsqueeze(-1)
         torch.add(products, layer.bias, out=output)
@@ -250,11 +250,13 @@ def _norm_backward(
     grad: Tensor,
     grad_parameters: list[LayerViews] | None,
 ) -> Tensor:
-    """Propagate through layer norm; `rstd * (g - mean(g) - n * mean(g * n))` with g = grad * scale."""
+    """Propagate through layer norm: `rstd * (g - mean(g) - n * mean(g * n))`, g = grad * scale."""
     normed, _, rstd = tape.statistics[index]
+    assert layer.scale is not None
     if grad_parameters is not None:
         out = grad_parameters[index]
-        assert out.scale is not None and out.shift is not None
+        assert out.scale is not None
+        assert out.shift is not None
         torch.sum(grad * normed, 1, keepdim=True, dtype=torch.float32, out=out.scale)
         torch.sum(grad, 1, keepdim=True, dtype=torch.float32, out=out.shift)
     scaled = grad * layer.scale

@@ -12,9 +12,9 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
-    LEARNER_RESULTS,
     EPISODE_LEN_MEAN,
     EPISODE_RETURN_MEAN,
+    LEARNER_RESULTS,
     NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_TRAINED_LIFETIME,
@@ -23,7 +23,7 @@ from ray.rllib.utils.metrics import (
 
 from leray.algorithms.offpolicy.learner import OffPolicyLearner
 from leray.algorithms.offpolicy.pacing import Pacing
-from leray.envs.fragment import ANONYMOUS, Fragment
+from leray.envs.fragment import Fragment
 from leray.errors import EnvError
 
 _TAG = "collect"
@@ -163,12 +163,14 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         """Return RLlib's state and the counters (RLlib's name)."""
         state: dict[str, Any] = super().get_state(*args, **kwargs)
         state["pacing"] = [self.pacing.env_steps, self.pacing.updates]
+        state["episodes"] = [self.num_episodes, self.episodes[-_WINDOW:]]
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore RLlib's state and the counters (RLlib's name)."""
         super().set_state(state)
         self.pacing.env_steps, self.pacing.updates = state["pacing"]
+        self.num_episodes, self.episodes = state["episodes"]
         self._publish()
 
     def _boundary(self) -> int:
@@ -238,7 +240,7 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         """Hand experience to the learner and note what ended."""
         for fragment in fragments:
             if fragment.sequence != self._expected.get(fragment.runner, 0) and fragment.sequence:
-                fragment.streams[:] = ANONYMOUS  # a block was lost on the way: nothing to continue
+                fragment.continues = False  # a block was lost on the way
             self._expected[fragment.runner] = fragment.sequence + 1
             self.pacing.env_steps += fragment.env_steps()
             self.episodes += fragment.statistics

@@ -40,6 +40,7 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
         for field in dataclasses.fields(self.policy_config_class):
             setattr(self, field.name, _default(field))
         self.env_runner_cls = CollectingEnvRunner
+        self.log_level = "ERROR"
         self.train_batch_size_per_learner = 256
         self.rollout_fragment_length = 1
         self.num_env_runners = 0
@@ -143,7 +144,7 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
         return OffPolicyLearner
 
     def make_single_env(self, creator: Any, context: EnvContext) -> gym.Env[Any, Any]:
-        """Build one environment: RLlib-registered ones by their creator, others by LeRay's names."""
+        """Build one environment: by RLlib's creator if it knows one, else by LeRay's names."""
         if self.env_options is not None:
             return make_env(self.env_options)
         if not isinstance(self.env, str) or _global_registry.contains(ENV_CREATOR, self.env):

@@ -39,6 +39,7 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
         folder = None if config.replay_folder is None else Path(config.replay_folder)
         self.online = self._online_replay(options.online_buffer_capacity, folder)
         self.offline = self._offline_replay(options.offline_buffer_capacity, folder)
+        self._dataset_steps = 0 if self.offline is None else self.offline.total_steps
         self.sampler = ReplaySampler(
             self.online,
             self.offline,
@@ -80,7 +81,8 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
 
     def acting_block(self) -> torch.Tensor:
         """Return a copy of the parameters that env runners need, on the CPU."""
-        return self.policy.acting_block().detach().cpu().clone()
+        block: torch.Tensor = self.policy.acting_block().detach().cpu().clone()
+        return block
 
     def cut_streams(self) -> None:
         """Let all running episodes end here: every environment starts anew."""
@@ -113,11 +115,15 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
     def _get_optimizer_state(self) -> dict[str, Any]:
         """Return optimisers, counters, randomness and in-memory replay for RLlib's checkpoints."""
         state: dict[str, Any] = {
-            "learner": {key: value.cpu().numpy() for key, value in self.learner.state_dict().items()},
+            "learner": {
+                key: value.cpu().numpy() for key, value in self.learner.state_dict().items()
+            },
             "sampler": self.sampler.state_dict(),
         }
         if self.online is not None:
             state["online"] = self.online.live_columns()
+        if self.offline is not None and self.offline.total_steps > self._dataset_steps:
+            state["offline"] = self.offline.live_columns()  # else the dataset holds it all
         return state
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -128,6 +134,8 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
         self.sampler.load_state_dict(state["sampler"])
         if self.online is not None and "online" in state:
             self.online.load_columns(state["online"])
+        if "offline" in state:
+            self._offline_for_interventions().load_columns(state["offline"])
 
     def _map_module_to_device(self, module: Any) -> None:
         """Move the policy and its buffers together (RLlib's name)."""
@@ -157,9 +165,9 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
 
     def _offline_replay(self, capacity: int, folder: Path | None) -> ReplayBuffer | None:
         if self.config.dataset_root is None:
-            kept = folder is not None and (folder / "offline" / "layout.json").exists()
-            features = self.policy.features
-            return ReplayBuffer(features, capacity, folder=folder / "offline") if kept else None
+            if folder is None or not (folder / "offline" / "layout.json").exists():
+                return None
+            return ReplayBuffer(self.policy.features, capacity, folder=folder / "offline")
         reader = DatasetReader.open(
             Path(self.config.dataset_root), episodes=self.config.dataset_episodes
         )

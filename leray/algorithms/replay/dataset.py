@@ -1,19 +1,25 @@
 """Filling a replay buffer from a LeRobot dataset."""
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from leray.algorithms.replay.ring import ReplayBuffer
+from leray.algorithms.replay.ring import EMPTY, ReplayBuffer
 from leray.data.features import Features, check_compatible
 from leray.data.lerobot.columns import Columns
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.names import ACTION, DONE, INTERVENTION, REWARD, TRUNCATED
 from leray.envs.fragment import ANONYMOUS, Fragment
-from leray.errors import DatasetError
+from leray.errors import CheckpointError, DatasetError
+from leray.files import write_json
 
 logger = logging.getLogger(__name__)
+
+SOURCE_FILE = "source.json"
+"""Beside a memory-mapped buffer: what it was filled from, written when that is done."""
 
 
 def replay_from_dataset(
@@ -33,7 +39,8 @@ def replay_from_dataset(
 
     Raises:
         FeatureMismatchError: the dataset lacks a feature, or has it in another shape.
-        DatasetError: there are no rewards.
+        DatasetError: there are no rewards, or no transitions.
+        CheckpointError: the folder was filled from another dataset, or is damaged.
     """
     check_compatible(
         features,
@@ -44,27 +51,70 @@ def replay_from_dataset(
     )
     if REWARD not in reader.features:
         raise DatasetError(
-            f"dataset {reader.root} has no {REWARD}, which reinforcement learning needs; there are: "
-            f"{', '.join(reader.features)}: record with `leray record`, or add the column"
+            f"dataset {reader.root} has no {REWARD}, which reinforcement learning needs; there "
+            f"are: {', '.join(reader.features)}: record with `leray record`, or add the column"
         )
-    needed = reader.num_frames + 2 * reader.num_episodes
+    source = {
+        "root": str(reader.root.resolve()),
+        "episodes": reader.num_episodes,
+        "frames": reader.num_frames,
+    }
+    if folder is not None and (folder / SOURCE_FILE).exists():
+        return _reopen(folder, features, source)
+    columns = _read(reader, features)
+    fragments = _fragments(columns, features)
+    needed = sum(_rows(fragment) for fragment in fragments)
+    if not needed:
+        raise DatasetError(f"dataset {reader.root} holds no transition: record more frames")
     replay = ReplayBuffer(features, max(capacity, needed), folder=folder)
-    if replay.head:
-        return replay
+    replay.rewind(EMPTY)  # a filling that was cut short begins again
+    for fragment in fragments:
+        replay.add(fragment)
+    if folder is not None:
+        replay.flush()
+        write_json(folder / SOURCE_FILE, source | {"capacity": replay.capacity})
+    return replay
+
+
+def _reopen(folder: Path, features: Features, source: dict[str, Any]) -> ReplayBuffer:
+    """Return the buffer that was filled before, and what was added to it since."""
+    path = folder / SOURCE_FILE
+    try:
+        found = json.loads(path.read_text())
+        capacity = int(found.pop("capacity"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): remove {folder} to read the dataset again"
+        ) from error
+    if found != source:
+        raise CheckpointError(
+            f"{folder} was filled from {found}, and {source} is asked for: keep the run's dataset, "
+            "or give another --output_dir"
+        )
+    return ReplayBuffer(features, capacity, folder=folder)
+
+
+def _read(reader: DatasetReader, features: Features) -> Columns:
     wanted = [*features, REWARD]
     wanted += [key for key in (DONE, TRUNCATED, INTERVENTION) if key in reader.features]
     if DONE not in wanted:
         logger.warning("dataset %s has no %s: episode ends count as terminal", reader.root, DONE)
-    columns = reader.read(wanted)
-    start = 0
-    for end in columns.episode_ends.tolist():
-        fragment = _episode(columns, features, start, end)
-        if fragment is not None:
-            replay.add(fragment)
-        start = end
-    if len(replay) == 0:
-        raise DatasetError(f"dataset {reader.root} holds no transition: record more frames")
-    return replay
+    return reader.read(wanted)
+
+
+def _fragments(columns: Columns, features: Features) -> list[Fragment]:
+    """Return one fragment per episode that holds a transition; their arrays are mostly views."""
+    ends = columns.episode_ends.tolist()
+    episodes = (
+        _episode(columns, features, start, end)
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    )
+    return [fragment for fragment in episodes if fragment is not None]
+
+
+def _rows(fragment: Fragment) -> int:
+    """Return how many rows of a replay a fragment of one new stream takes."""
+    return fragment.shape[0] + 1 + int(fragment.ended.sum())
 
 
 def _episode(columns: Columns, features: Features, start: int, end: int) -> Fragment | None:

@@ -9,10 +9,12 @@ slot r modulo the number of slots. Three kinds of rows exist, told apart by thei
 * link == FINAL: the last observation of an episode.
 
 So every observation is stored once, whatever mix of environments writes, and a chain of links
-never crosses an episode. The header is committed last: after a crash, links to rows that were not
-committed are undone and everything committed is there.
+never crosses an episode. The counters are committed last: after a crash, links to rows that were
+not committed are undone, and everything committed is there but for the oldest rows whose slots the
+lost fragment had begun to take.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +28,8 @@ from leray.envs.fragment import ANONYMOUS, Fragment
 from leray.errors import CheckpointError
 
 OPEN, FINAL = -1, -2
-_HEAD, _OLDEST, _STEPS, _TOTAL = 0, 1, 2, 3
+EMPTY = {"start": 0, "head": 0, "steps": 0, "total": 0, "open": []}
+"""State of a replay that nothing was added to; see `ReplayBuffer.rewind`."""
 _STEP_FEATURES = {
     REWARD: Feature("float32", (1,)),
     DONE: Feature("bool", (1,)),
@@ -76,21 +79,22 @@ class ReplayBuffer:
             )
         self._open: dict[int, int] = {}
         """Newest row of each stream that may be continued."""
+        self._head, self._steps, self._total = self._storage.counters()
         self._discard_uncommitted()
 
     def __len__(self) -> int:
         """Return the number of steps that can be sampled."""
-        return int(self._storage.header[_STEPS])
+        return self._steps
 
     @property
     def head(self) -> int:
         """Number of rows ever written."""
-        return int(self._storage.header[_HEAD])
+        return self._head
 
     @property
     def total_steps(self) -> int:
         """Number of steps ever added."""
-        return int(self._storage.header[_TOTAL])
+        return self._total
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -99,7 +103,7 @@ class ReplayBuffer:
 
     @property
     def _window_start(self) -> int:
-        return max(0, self.head - self.capacity)
+        return max(self._storage.oldest, self._head - self.capacity)
 
     def add(self, fragment: Fragment) -> None:
         """Append a fragment; it is committed as a whole when this returns.
@@ -107,18 +111,22 @@ class ReplayBuffer:
         Args:
             fragment: steps of one or more streams, whose observations and actions have the shapes
                 and dtypes of `features`.
+
+        Raises:
+            ValueError: the fragment has more rows than the replay.
         """
         steps, envs = fragment.shape
         ended = fragment.ended
-        open_rows = self._take_open_rows(fragment)
-        new_first = open_rows < 0
-        num_new = int(new_first.sum()) + (steps - 1) * envs + int(ended.sum()) + envs
-        head = self.head
-        if num_new > self.capacity:
+        most_new = (steps + 1) * envs + int(ended.sum())
+        if most_new > self.capacity:
             raise ValueError(
-                f"a fragment of {num_new} rows does not fit a replay of capacity {self.capacity}"
+                f"a fragment of {most_new} rows does not fit a replay of capacity {self.capacity}"
             )
-        self._make_room(num_new)
+        open_rows = self._open_rows(fragment, self._head + most_new - self.capacity)
+        new_first = open_rows < 0
+        num_new = most_new - envs + int(new_first.sum())
+        head = self._head
+        leaving = self._make_room(num_new)
         numbers = np.arange(head, head + num_new)
         first, rest, final, tail = np.split(
             numbers, np.cumsum([new_first.sum(), (steps - 1) * envs, ended.sum()])
@@ -140,10 +148,8 @@ class ReplayBuffer:
             for stream, row in zip(fragment.streams.tolist(), tail.tolist(), strict=True)
             if stream != ANONYMOUS
         )
-        header = self._storage.header
-        header[_STEPS] += steps * envs
-        header[_TOTAL] += steps * envs
-        header[_HEAD] = head + num_new
+        added = steps * envs
+        self._commit(head + num_new, self._steps - leaving + added, self._total + added)
 
     def sample_rows(
         self, size: int, rng: np.random.Generator, *, n_step: int = 1, discount: float = 1.0
@@ -177,35 +183,34 @@ class ReplayBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `rewind` needs: plain numbers and lists, no data."""
-        header = self._storage.header
+        start = self._window_start
         return {
-            "head": self.head,
-            "steps": int(header[_STEPS]),
-            "total": self.total_steps,
-            "open": [[stream, row] for stream, row in sorted(self._open.items())],
+            "start": start,
+            "head": self._head,
+            "steps": self._steps,
+            "total": self._total,
+            "open": [[stream, row] for stream, row in sorted(self._open.items()) if row >= start],
         }
 
-    def rewind(self, state: dict[str, Any]) -> None:
+    def rewind(self, state: Mapping[str, Any]) -> None:
         """Go back to the moment `state_dict` was taken.
 
         Raises:
             CheckpointError: rows of that moment have been overwritten since, or never existed.
         """
-        header = self._storage.header
-        start = max(0, state["head"] - self.capacity)
-        if not int(header[_OLDEST]) <= start <= state["head"] <= self.head:
+        oldest = self._storage.oldest
+        if not oldest <= state["start"] <= state["head"] <= self._head:
             raise CheckpointError(
-                f"replay holds rows {int(header[_OLDEST])} to {self.head} and cannot go back to "
-                f"row {state['head']}: the checkpoint and the replay folder do not belong together"
+                f"replay holds rows {oldest} to {self._head} and cannot go back to rows "
+                f"{state['start']} to {state['head']}: resume from a later checkpoint, or from the "
+                "run that the replay folder belongs to"
             )
-        header[_HEAD] = state["head"]
-        header[_STEPS] = state["steps"]
-        header[_TOTAL] = state["total"]
+        self._commit(state["head"], state["steps"], state["total"])
         self._discard_uncommitted()
         self._open = {int(stream): int(row) for stream, row in state["open"]}
 
     def close_streams(self) -> None:
-        """Let no future fragment continue a stream; each starts anew (after a reset of all envs)."""
+        """Let no future fragment continue a stream; each starts anew, as after a reset."""
         self._open.clear()
 
     def flush(self) -> None:
@@ -231,13 +236,18 @@ class ReplayBuffer:
             column[:count] = live[key]
         self._storage.next[:count] = links
         steps = int((links >= 0).sum())
-        self._storage.header[:] = (count, 0, steps, steps)
+        self._storage.oldest = 0
+        self._commit(count, steps, steps)
         self._open.clear()
+
+    def _commit(self, head: int, steps: int, total: int) -> None:
+        self._head, self._steps, self._total = head, steps, total
+        self._storage.commit((head, steps, total))
 
     def _uniform_rows(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         if len(self) == 0:
             raise ValueError("the replay is empty: add experience before sampling")
-        start, head = self._window_start, self.head
+        start, head = self._window_start, self._head
         drawn = np.empty(0, np.int64)
         while len(drawn) < size:
             missing = size - len(drawn)
@@ -246,20 +256,19 @@ class ReplayBuffer:
             drawn = steps if len(drawn) == 0 else np.concatenate([drawn, steps])
         return drawn[:size]
 
-    def _take_open_rows(self, fragment: Fragment) -> NDArray[np.int64]:
-        """Return the row each stream continues, or -1."""
+    def _open_rows(self, fragment: Fragment, start: int) -> NDArray[np.int64]:
+        """Return the row each stream continues, or -1 where it is new or lies before `start`."""
         rows = [self._open.get(stream, -1) for stream in fragment.streams.tolist()]
         open_rows = np.asarray(rows, np.int64)
-        open_rows[open_rows < self._window_start] = -1
+        open_rows[(open_rows < start) | (not fragment.continues)] = -1
         return open_rows
 
-    def _make_room(self, num_new: int) -> None:
-        """Give up the oldest rows before their slots are reused."""
-        header = self._storage.header
-        start = self._window_start
-        leaving = np.arange(start, max(start, self.head + num_new - self.capacity))
-        header[_STEPS] -= int((self._storage.next[leaving % self._slots] >= 0).sum())
-        header[_OLDEST] = max(int(header[_OLDEST]), self.head + num_new - self._slots, 0)
+    def _make_room(self, num_new: int) -> int:
+        """Give up the oldest rows before their slots are reused; return how many were steps."""
+        start, head = self._window_start, self._head
+        leaving = np.arange(start, max(start, head + num_new - self.capacity))
+        self._storage.oldest = max(self._storage.oldest, head + num_new - self._slots)
+        return int((self._storage.next[leaving % self._slots] >= 0).sum())
 
     def _write(self, fragment: Fragment, rows: NDArray[np.int64], final: NDArray[np.int64]) -> None:
         """Fill the columns of new rows; what a row does not know yet is zero."""
@@ -276,21 +285,23 @@ class ReplayBuffer:
                 column[flat] = getattr(fragment, key)
                 column[ends] = 0
             else:
-                known = fragment.columns.get(key)
+                known = fragment.columns.get(key) if key == INTERVENTION else fragment.columns[key]
                 column[flat] = 0 if known is None else known.reshape(-1, *column.shape[1:])
                 column[ends] = 0
 
     def _discard_uncommitted(self) -> None:
-        """Undo links to rows that were never committed."""
-        numbers = np.arange(self._window_start, self.head)
+        """Undo links to rows that were never committed, and all that open rows do not know yet."""
+        numbers = np.arange(self._window_start, self._head)
         slots = numbers % self._slots
         links = self._storage.next[slots]
-        dangling = slots[links >= self.head]
-        self._storage.next[dangling] = OPEN
+        unlinked = slots[(links >= self._head) | (links == OPEN)]
+        self._storage.next[unlinked] = OPEN
         for key, column in self._storage.columns.items():
             if key not in self.observation_keys:
-                column[dangling] = 0
-        self._storage.header[_STEPS] = int(((links >= 0) & (links < self.head)).sum())
+                column[unlinked] = 0
+        steps = int(((links >= 0) & (links < self._head)).sum())
+        if steps != self._steps:
+            self._commit(self._head, steps, self._total)
 
 
 def replay_features(observations: Features, action: Feature) -> Features:

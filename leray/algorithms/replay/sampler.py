@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from leray.algorithms.replay.ring import ReplayBuffer, RowSample
@@ -11,10 +12,40 @@ from leray.data.names import ACTION, REWARD
 
 BOOTSTRAP = "bootstrap"
 """discount^n where the state after the n steps is not terminal, else 0."""
+OFFLINE = "is_offline"
+"""1.0 where the transition comes from the offline replay, else 0.0."""
 NEXT = "next."
 """Prefix of the observation after the n steps."""
 
 Batch = dict[str, Tensor]
+
+
+class _Staging:
+    """Host memory for one batch; on CUDA pinned, and refilled only after the device copied it."""
+
+    def __init__(self, buffers: Batch, device: torch.device) -> None:
+        self.buffers = buffers
+        self.arrays = {key: tensor.numpy() for key, tensor in buffers.items()}
+        self._device = device
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def wait(self) -> None:
+        """Return when the buffers may be filled again."""
+        if self._copied is not None:
+            self._copied.synchronize()
+
+    def on_device(self) -> Batch:
+        """Return the batch on its device; on the CPU that is the buffers themselves."""
+        if self._device.type == "cpu":
+            return self.buffers
+        pinned = self._copied is not None
+        batch = {
+            key: tensor.to(self._device, non_blocking=pinned, copy=True)
+            for key, tensor in self.buffers.items()
+        }
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(self._device))
+        return batch
 
 
 class ReplaySampler:
@@ -54,25 +85,26 @@ class ReplaySampler:
         self._discount = discount
         self._rng = np.random.default_rng(seed)
         self._device = device
-        self._buffers = self._allocate()
-        self._arrays = {key: tensor.numpy() for key, tensor in self._buffers.items()}
+        copies = 2 if device.type == "cuda" else 1  # one is filled while the other is copied
+        self._staging = [_Staging(self._allocate(), device) for _ in range(copies)]
 
     def sample(self) -> Batch:
-        """Return B transitions: `observation.*`, `action`, `next.reward`, `bootstrap`, `next.observation.*`.
+        """Return B transitions; on the CPU their tensors are reused by the next call.
 
-        On the CPU the tensors are reused by the next call.
+        They are `observation.*`, `action`, `next.reward`, `bootstrap`, `is_offline` and
+        `next.observation.*`.
         """
+        staging = self._staging.pop(0)
+        self._staging.append(staging)
+        staging.wait()
         num_online = self._num_online()
+        staging.arrays[OFFLINE][:num_online] = 0.0
+        staging.arrays[OFFLINE][num_online:] = 1.0
         if num_online and self.online is not None:
-            self._fill(self.online, 0, num_online)
+            self._fill(self.online, staging.arrays, slice(0, num_online))
         if num_online < self.batch_size and self.offline is not None:
-            self._fill(self.offline, num_online, self.batch_size)
-        if self._device.type == "cpu":
-            return self._buffers
-        return {
-            key: tensor.to(self._device, non_blocking=True, copy=True)
-            for key, tensor in self._buffers.items()
-        }
+            self._fill(self.offline, staging.arrays, slice(num_online, self.batch_size))
+        return staging.on_device()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the random draws, as plain numbers."""
@@ -104,22 +136,22 @@ class ReplaySampler:
         batch = {key: buffer(key) for key in (*source.observation_keys, ACTION, REWARD)}
         batch |= {NEXT + key: buffer(key) for key in source.observation_keys}
         batch[BOOTSTRAP] = torch.empty(self.batch_size, pin_memory=pin)
+        batch[OFFLINE] = torch.empty(self.batch_size, pin_memory=pin)
         return batch
 
-    def _fill(self, replay: ReplayBuffer, start: int, stop: int) -> None:
+    def _fill(self, replay: ReplayBuffer, arrays: dict[str, NDArray[Any]], part: slice) -> None:
         drawn: RowSample = replay.sample_rows(
-            stop - start, self._rng, n_step=self._n_step, discount=self._discount
+            part.stop - part.start, self._rng, n_step=self._n_step, discount=self._discount
         )
-        part = slice(start, stop)
         for key in replay.observation_keys:
-            _gather(replay.columns[key], drawn.rows, self._arrays[key][part])
-            _gather(replay.columns[key], drawn.next_rows, self._arrays[NEXT + key][part])
-        _gather(replay.columns[ACTION], drawn.rows, self._arrays[ACTION][part])
-        self._arrays[REWARD][part] = drawn.reward
-        self._arrays[BOOTSTRAP][part] = drawn.bootstrap
+            _gather(replay.columns[key], drawn.rows, arrays[key][part])
+            _gather(replay.columns[key], drawn.next_rows, arrays[NEXT + key][part])
+        _gather(replay.columns[ACTION], drawn.rows, arrays[ACTION][part])
+        arrays[REWARD][part] = drawn.reward
+        arrays[BOOTSTRAP][part] = drawn.bootstrap
 
 
-def _gather(column: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+def _gather(column: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
     """Copy rows of a column into a batch buffer; float64 columns are narrowed."""
     if column.dtype == out.dtype:
         np.take(column, rows, axis=0, out=out, mode="clip")  # "raise" would copy through a buffer

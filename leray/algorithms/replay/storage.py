@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from leray.errors import CheckpointError, ConfigError
 from leray.files import write_json
 
 LAYOUT_VERSION = 1
-HEADER_FIELDS = ("head", "oldest", "steps", "total")
+Counters = tuple[int, int, int]
 
 
 class ColumnStorage:
@@ -21,6 +22,9 @@ class ColumnStorage:
 
     Disk space is reserved at creation, so that a full disk shows as an error then and not as a
     crash in the middle of a run. What was written survives the death of the process.
+
+    The header is `[which, oldest, counters 0, counters 1]`: counters are written to the half that
+    is not in force, which one store then switches, so that a kill leaves the old or the new ones.
     """
 
     def __init__(self, features: Features, num_rows: int, folder: Path | None) -> None:
@@ -32,53 +36,79 @@ class ColumnStorage:
                 for key, feature in features.items()
             },
         }
-        existing = folder is not None and (folder / "layout.json").exists()
-        if existing and folder is not None:
+        self._existing = folder is not None and (folder / "layout.json").exists()
+        if self._existing and folder is not None:
             num_rows = _check_layout(folder, layout)
         self.num_rows = num_rows
         """Rows there is room for: of an existing folder, those it was made with."""
-        self.header = self._array("header", np.dtype(np.int64), (len(HEADER_FIELDS),))
+        self._header = self._array("header", np.dtype(np.int64), (8,))
         self.next = self._array("next", np.dtype(np.int64), (num_rows,))
         """Absolute row that follows each row; see `ring.py`."""
         self.columns: dict[str, NDArray[Any]] = {
             key: self._array(key, features.numpy_dtype(key), (num_rows, *feature.frame_shape))
             for key, feature in features.items()
         }
-        if folder is not None and not existing:
+        if folder is not None and not self._existing:
             write_json(folder / "layout.json", {"num_rows": num_rows, **layout})
+
+    @property
+    def oldest(self) -> int:
+        """First row whose slot has not been given to a newer one; set before that happens."""
+        return int(self._header[1])
+
+    @oldest.setter
+    def oldest(self, row: int) -> None:
+        self._header[1] = row
+
+    def counters(self) -> Counters:
+        """Return the committed numbers: rows ever written, steps in the window, steps ever."""
+        start = 2 + 3 * int(self._header[0])
+        head, steps, total = self._header[start : start + 3].tolist()
+        return head, steps, total
+
+    def commit(self, counters: Counters) -> None:
+        """Put new counters in force, all at once."""
+        other = 1 - int(self._header[0])
+        self._header[2 + 3 * other : 5 + 3 * other] = counters
+        self._header[0] = other
 
     def _array(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         if self.folder is None:
             return np.zeros(shape, dtype)
         path = self.folder / f"{name}.bin"
         num_bytes = max(1, int(np.prod(shape)) * dtype.itemsize)
-        if not path.exists():
+        if not self._existing:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _reserve(path, num_bytes)
-        elif path.stat().st_size != num_bytes:
+            _reserve(path, num_bytes)  # also over what a creation that failed has left
+        found = path.stat().st_size if path.exists() else 0
+        if found != num_bytes:
             raise CheckpointError(
-                f"{path}: {path.stat().st_size} bytes where {num_bytes} are expected; the replay "
-                "file is damaged: remove its folder to start with an empty replay"
+                f"{path}: {found} bytes where {num_bytes} are expected; the replay is damaged: "
+                f"remove {self.folder} to start with an empty replay"
             )
         return np.memmap(path, dtype, mode="r+", shape=shape)
 
     def flush(self) -> None:
         """Write everything back to disk, so that it also survives a power cut."""
-        for array in (*self.columns.values(), self.next, self.header):
+        for array in (*self.columns.values(), self.next, self._header):
             if isinstance(array, np.memmap):
                 array.flush()
 
 
 def _reserve(path: Path, num_bytes: int) -> None:
     """Create a file of zeros whose disk space is set aside."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        os.posix_fallocate(descriptor, 0, num_bytes)
+        if sys.platform == "darwin":  # which cannot reserve through the standard library
+            os.ftruncate(descriptor, num_bytes)
+        else:
+            os.posix_fallocate(descriptor, 0, num_bytes)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise ConfigError(
             f"replay needs {num_bytes / 2**20:.0f} MiB for {path} and the disk does not give them "
-            f"({error.strerror}): free space or lower --policy.online_buffer_capacity"
+            f"({error.strerror}): free space, or lower --policy.online_buffer_capacity or "
+            "--policy.offline_buffer_capacity"
         ) from error
     finally:
         os.close(descriptor)
@@ -90,7 +120,7 @@ def _check_layout(folder: Path, layout: dict[str, Any]) -> int:
     try:
         found = json.loads(path.read_text())
         num_rows = int(found.pop("num_rows"))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error}): remove {folder} to start with an empty replay"
         ) from error

@@ -76,6 +76,9 @@ class SACPolicyConfig(PolicyConfig):
     """Offline replay size in transitions; it grows to hold the dataset if that is larger."""
     online_step_before_learning: int = 1_000
     """Environment steps taken (with random actions) before the first update."""
+    bc_weight: float = 0.0
+    """Weight of imitation in the actor's loss, on offline samples whose action the critics rate
+    above the actor's own (Nair et al. 2018)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the large matrix products; weights and sums stay float32."""
 
@@ -103,6 +106,7 @@ class SACPolicyConfig(PolicyConfig):
         )
         before = self.online_step_before_learning
         require(before >= 0, f"--policy.online_step_before_learning={before}: give a number >= 0")
+        require(self.bc_weight >= 0, f"--policy.bc_weight={self.bc_weight}: give a number >= 0")
         require(
             self.precision in ("float32", "bfloat16"),
             f"--policy.precision={self.precision}: allowed are float32, bfloat16",

@@ -8,7 +8,7 @@ from torch import Tensor
 from leray.algorithms.networks import mlp, tanh_gaussian
 from leray.algorithms.networks.adam import FlatAdam
 from leray.algorithms.networks.encoder import Affine, VectorEncoder
-from leray.algorithms.replay.sampler import BOOTSTRAP, NEXT, Batch
+from leray.algorithms.replay.sampler import BOOTSTRAP, NEXT, OFFLINE, Batch
 from leray.algorithms.sac import losses
 from leray.algorithms.sac.config import SACPolicyConfig
 from leray.algorithms.sac.networks import SACNetworks
@@ -66,7 +66,7 @@ class SACLearner:
         self._update_critic(batch, observation, alpha)
         self.num_updates += 1
         if self.num_updates % self.config.policy_update_freq == 0:
-            self._update_actor(observation, alpha)
+            self._update_actor(batch, observation, alpha)
         self._update_target()
 
     def metrics(self) -> dict[str, float]:
@@ -153,7 +153,7 @@ class SACLearner:
         order = torch.randperm(self.config.num_critics, generator=self._generator, device=device)
         return order[:subset]
 
-    def _update_actor(self, observation: Tensor, alpha: Tensor) -> None:
+    def _update_actor(self, batch: Batch, observation: Tensor, alpha: Tensor) -> None:
         """Take one step on J_pi and one on J(alpha)."""
         networks = self.networks
         drawn = self._sample_action(observation)
@@ -174,6 +174,8 @@ class SACLearner:
             grad_input[:, -networks.action_size :],
             (alpha / batch_size).expand(batch_size),
         )
+        if self.config.bc_weight > 0:
+            self._add_imitation(batch, q, grad_output)
         mlp.backward(
             networks.actor,
             self._actor_tape,
@@ -189,6 +191,15 @@ class SACLearner:
         self._alpha_adam.step()
         value = losses.actor_value(q, reduce=self._actor_reduce)
         self._last |= {"log_prob": drawn.log_prob, "value": value}
+
+    def _add_imitation(self, batch: Batch, q: Tensor, grad_output: Tensor) -> None:
+        """Add the gradient of the imitation term where the critics prefer the recorded action."""
+        better = self._last["q"].amin(0) > q.amin(0)
+        action = self._action_normalizer(batch[ACTION].view(q.shape[1], -1))
+        mean = self._actor_tape.outputs[-1][0, :, : self.networks.action_size]
+        grad_output[:, : self.networks.action_size] += losses.imitation_grad(
+            mean, action, batch[OFFLINE] * better, self.config.bc_weight
+        )
 
     def _update_target(self) -> None:
         """Move the targets towards the critics: target += tau (critic - target)."""

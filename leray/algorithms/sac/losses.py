@@ -85,3 +85,22 @@ def temperature_loss_grad(log_prob: Tensor, target_entropy: float, alpha: Tensor
     Section 5, J(alpha); since d alpha / d log alpha = alpha, it equals the loss itself. Shape [].
     """
     return -alpha * (log_prob.mean() + target_entropy)
+
+
+@torch.no_grad()
+def imitation_grad(mean: Tensor, action: Tensor, mask: Tensor, weight: float) -> Tensor:
+    """Return the gradient of weight * mean_b mask_b |tanh(mean_b) - action_b|^2 w.r.t. the mean.
+
+    The behaviour-cloning term of Nair et al. 2018 (arXiv 1709.10089, section IV-B), whose mask is
+    the Q-filter: 1 where the critics rate the recorded action above the actor's.
+
+    Args:
+        mean: the actor's mean before the tanh, shape [B, A].
+        action: recorded actions in [-1, 1], shape [B, A].
+        mask: which samples count, shape [B].
+        weight: of the term in the actor's loss.
+    """
+    squashed = mean.tanh()
+    slope = torch.addcmul(torch.ones_like(mean), squashed, squashed, value=-1)
+    scale = (2.0 * weight / mean.shape[0]) * mask.unsqueeze(-1)
+    return (squashed - action) * slope * scale

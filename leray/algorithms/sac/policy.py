@@ -53,9 +53,7 @@ class SACPolicy:
             observations, {key: processor.normalizer(key) for key in observations}
         ).to(self.device)
         self.action_normalizer = processor.normalizer(ACTION).to(self.device)
-        self.networks = SACNetworks(
-            config, self.encoder.size, features[ACTION].size, self.device
-        )
+        self.networks = SACNetworks(config, self.encoder.size, features[ACTION].size, self.device)
         self._generator = torch.Generator(self.device)
         self._tapes: dict[int, mlp.Tape] = {}
 
@@ -65,9 +63,7 @@ class SACPolicy:
         return self.processor.features
 
     @torch.no_grad()
-    def act(
-        self, observations: Mapping[str, NDArray[Any]], *, deterministic: bool
-    ) -> NDArray[Any]:
+    def act(self, observations: Mapping[str, NDArray[Any]], *, deterministic: bool) -> NDArray[Any]:
         """Return actions in the environment's units; see `Policy.act`."""
         batch = {key: to_tensor(observations[key]).to(self.device) for key in self.encoder.keys}
         vectors = self.encoder(batch)
@@ -188,7 +184,9 @@ class SACPolicy:
         except FileNotFoundError as error:
             raise CheckpointError(f"{path} is missing: give another checkpoint") from error
         except Exception as error:  # safetensors raises its own type
-            raise CheckpointError(f"{path} is damaged ({error}): give another checkpoint") from error
+            raise CheckpointError(
+                f"{path} is damaged ({error}): give another checkpoint"
+            ) from error
         own = self.networks.named()
         wrong = sorted(
             name

@@ -13,6 +13,9 @@ from leray.envs.panda.model import ARM_JOINTS, FINGER_OPEN_M, load_model
 from leray.envs.panda.rendering import CameraRenderer, require_rendering
 from leray.envs.panda.tasks import (
     DISTANCE_THRESHOLD_M,
+    EE_STEP_M,
+    GRIPPER_STEP_M,
+    JOINT_STEP_RAD,
     TASKS,
     RewardType,
     distance,
@@ -25,16 +28,10 @@ Observation = dict[str, NDArray[np.float32]]
 
 CONTROL_HZ = 25
 SUBSTEPS = 20
-EE_STEP_M = 0.05
-"""Displacement of the gripper's target from its measured position at a full action."""
-JOINT_STEP_RAD = 0.05
-"""Displacement of a joint's target from its measured angle at a full action."""
-GRIPPER_STEP_M = 0.2
-"""Change of the gripper's width from the measured one at a full action."""
 OBSERVATION_BOUND = 10.0
 
 
-class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):
+class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc] # untyped to mypy
     """A Franka Panda on a table, with a goal to reach by the gripper or by a cube.
 
     Observations are a dictionary of float32 vectors: `observation` (gripper position and velocity;
@@ -73,7 +70,7 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):
         _check("task", task, tuple(TASKS))
         _check("control_type", control_type, get_args(ControlType))
         _check("reward_type", reward_type, get_args(RewardType))
-        _check("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        _check("render_mode", render_mode, (None, "rgb_array"))
         if render_mode is not None:
             require_rendering()
         self.task = TASKS[task]
@@ -147,9 +144,7 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):
         success = distance_of_one(achieved, desired) < DISTANCE_THRESHOLD_M
         return observation, {"is_success": success}
 
-    def step(
-        self, action: NDArray[Any]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Act for 40 ms.
 
         Args:
@@ -190,8 +185,11 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):
         reward = -apart if dense else np.where(apart > DISTANCE_THRESHOLD_M, -1.0, 0.0)
         return float(reward) if reward.ndim == 0 else reward
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """Return the front camera's frame, shape [height, width, 3], or None without render mode."""
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return the front camera's frame, uint8, shape [height, width, 3].
+
+        Without render mode it returns None.
+        """
         if self.render_mode is None:
             return None
         return self.render_camera("front", *self._render_size)
@@ -263,7 +261,9 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):
             numbers[end : end + 3] = self._cube_pose[:3]
             numbers[end + 3 : end + 6] = _euler(self._cube_rotation.tolist())
             numbers[end + 6 : end + 9] = self._cube_speed
-            np.dot(self._cube_rotation.reshape(3, 3), self._cube_spin, out=numbers[end + 9 : end + 12])
+            np.dot(
+                self._cube_rotation.reshape(3, 3), self._cube_spin, out=numbers[end + 9 : end + 12]
+            )
             numbers[-6:-3] = self._cube_pose[:3]
         else:
             numbers[-6:-3] = self._gripper
@@ -292,4 +292,6 @@ def _euler(rotation: list[float]) -> tuple[float, float, float]:
 
 def _check(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
-        raise EnvError(f"{name}={value!r} does not exist; choose one of {', '.join(map(repr, allowed))}")
+        raise EnvError(
+            f"{name}={value!r} does not exist; choose one of {', '.join(map(repr, allowed))}"
+        )

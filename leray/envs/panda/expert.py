@@ -14,11 +14,9 @@ from leray.envs.panda.kinematics import (
     pointing_down_error,
 )
 from leray.envs.panda.plans import Observation, Plan, Target, make_plan
-from leray.envs.panda.tasks import TASKS
+from leray.envs.panda.tasks import EE_STEP_M, JOINT_STEP_RAD, TASKS
 from leray.errors import EnvError
 
-_EE_STEP_M = 0.05
-_JOINT_STEP_RAD = 0.05
 _RESPONSE = 0.85
 """Share of a commanded step that the arm has made when the next action is due."""
 _COAST_S = np.array([0.008, 0.008, 0.025])
@@ -46,7 +44,7 @@ class EndEffectorController:
     def arm_action(self, gripper: Float, velocity: Float, target: Target) -> Float:
         """Return the displacement towards the target, shape [3]."""
         step = _limited(target.position - gripper - _COAST_S * velocity, target.stride_m)
-        return np.clip(step / (_RESPONSE * _EE_STEP_M), -1.0, 1.0)
+        return np.clip(step / (_RESPONSE * EE_STEP_M), -1.0, 1.0)
 
 
 class JointController:
@@ -71,9 +69,9 @@ class JointController:
         turn = pointing_down_error(pose.rotation.ravel().tolist())
         error = np.concatenate([_limited(target.position - gripper, target.stride_m), turn])
         step = _least_squares(pose.jacobian, error, _STEP_DAMPING) / _RESPONSE
-        step /= max(1.0, float(np.abs(step).max()) / _JOINT_STEP_RAD)
+        step /= max(1.0, float(np.abs(step).max()) / JOINT_STEP_RAD)
         self._commanded = step
-        return step / _JOINT_STEP_RAD
+        return step / JOINT_STEP_RAD
 
     def _follow(self, gripper: Float) -> ArmPose:
         """Update the estimated angles and return the pose they give."""

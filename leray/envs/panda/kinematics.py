@@ -71,7 +71,7 @@ _DH = (
     (0.0, 0.0, np.pi / 2),
     (0.088, 0.0, np.pi / 2),
 )
-"""Franka's modified (Craig) Denavit-Hartenberg table: a in m, d in m, alpha in rad of each joint."""
+"""Franka's modified (Craig) Denavit-Hartenberg table: a and d in m, alpha in rad, per joint."""
 
 
 class ArmPose(NamedTuple):

@@ -71,7 +71,7 @@ class PickAndPlacePlan:
         self._holding = apart < (self._LOST_M if self._holding else self._ALIGNED_M)
         if not self._holding:
             height = np.clip(2.0 * (aside - self._ALIGNED_M), 0.0, self._HOVER_M)
-            return Target(cube + (0.0, 0.0, height), OPEN)
+            return Target(cube + np.array([0.0, 0.0, height]), OPEN)
         if width > self._HELD_WIDTH_M:
             return Target(cube, CLOSE)
         return Target(gripper + goal - cube, CLOSE)

@@ -4,11 +4,13 @@ MuJoCo reads `MUJOCO_GL` when it is imported. Here the backend is chosen when th
 wanted, by trying each in a process of its own: some drivers end the process instead of raising.
 """
 
+import atexit
 import functools
 import importlib
 import os
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import mujoco
@@ -115,7 +117,9 @@ class CameraRenderer:
         self._cameras = [model.camera(index).name for index in range(model.ncam)]
         self._renderers: dict[tuple[int, int], Any] = {}
 
-    def render(self, data: mujoco.MjData, camera: str, height: int, width: int) -> NDArray[np.uint8]:
+    def render(
+        self, data: mujoco.MjData, camera: str, height: int, width: int
+    ) -> NDArray[np.uint8]:
         """Return a frame, uint8, shape [height, width, 3].
 
         Raises:
@@ -137,7 +141,7 @@ class CameraRenderer:
         self._renderers.clear()
 
     def _renderer(self, height: int, width: int) -> Any:
-        """Return the renderer of a size, made on first use; the oldest gives way beyond the limit."""
+        """Return the renderer of a size, made on first use; beyond the limit the oldest goes."""
         size = (height, width)
         if size not in self._renderers:
             limits = self._model.vis.global_
@@ -149,4 +153,24 @@ class CameraRenderer:
             if len(self._renderers) == MAX_RENDERERS:
                 self._renderers.pop(next(iter(self._renderers))).close()
             self._renderers[size] = mujoco.Renderer(self._model, height, width)
+            _OPEN.add(self)
+            _close_open_at_exit()
         return self._renderers[size]
+
+
+_OPEN: weakref.WeakSet[CameraRenderer] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_open_at_exit() -> None:
+    """Have open renderers closed at exit.
+
+    Called after the first context exists, so that it runs before MuJoCo's own exit function ends
+    the display: freeing a context after that fails noisily.
+    """
+
+    def close_open() -> None:
+        for renderer in list(_OPEN):
+            renderer.close()
+
+    atexit.register(close_open)

@@ -15,6 +15,12 @@ Float = NDArray[np.float64]
 RewardType = Literal["sparse", "dense"]
 
 DISTANCE_THRESHOLD_M = 0.05
+EE_STEP_M = 0.05
+"""Displacement of the gripper's target from its measured position at a full action."""
+JOINT_STEP_RAD = 0.05
+"""Displacement of a joint's target from its measured angle at a full action."""
+GRIPPER_STEP_M = 0.2
+"""Change of the gripper's width from the measured one at a full action."""
 CUBE_HALF_EDGE_M = 0.02
 GOAL_ON_TABLE_PROBABILITY = 0.3
 _XY_RANGE_M = 0.15

@@ -1,0 +1,137 @@
+"""Learning curves: runs `leray train` per variant and seed, gathers evaluations into CSV and SVG.
+
+    python benchmarks/learning/run.py panda --seeds 1 2 3 --jobs 2
+    python benchmarks/learning/run.py halfcheetah --seeds 1 2 3 --jobs 2
+
+Runs are kept under `outputs/benchmarks/`; one that was interrupted goes on where it was.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RUNS = Path("outputs/benchmarks")
+PANDA = ["--env.type=gym", "--env.task=PandaPickAndPlace-v3", "--eval.n_episodes=100"]
+PANDA += ["--policy.type=sac", "--eval.max_episodes_rendered=0", "--save_freq=10000"]
+PANDA += ["--log_freq=1000", "--eval_freq=4000", "--config_path=" + str(HERE / "panda.yaml")]
+DEMOS = RUNS / "panda_demos"
+CHEETAH = ["--env.type=gym", "--env.task=HalfCheetah-v5", "--policy.type=sac", "--steps=100000"]
+CHEETAH += ["--eval.n_episodes=10", "--eval.max_episodes_rendered=0", "--eval_freq=10000"]
+CHEETAH += ["--save_freq=20000", "--policy.online_step_before_learning=5000"]
+SUITES = {
+    "panda": {
+        "sac_50_demos": [*PANDA, f"--dataset.root={DEMOS}"],
+        "sac_no_demos": PANDA,
+    },
+    "halfcheetah": {"sac": CHEETAH, "sac_bfloat16": [*CHEETAH, "--policy.precision=bfloat16"]},
+}
+
+
+def main() -> None:
+    """Run a suite and write its curves."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--variants", nargs="*")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, a core each")
+    arguments = parser.parse_args()
+    if arguments.suite == "panda" and not DEMOS.exists():
+        record = ["--env.type=gym", "--env.task=PandaPickAndPlace-v3", "--policy.type=expert"]
+        leray("record", [*record, f"--dataset.root={DEMOS}", "--dataset.num_episodes=50"])
+    variants = arguments.variants or list(SUITES[arguments.suite])
+    tasks = [(arguments.suite, v, s) for s in arguments.seeds for v in variants]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(lambda task: train(*task), tasks))
+    collect(arguments.suite)
+
+
+def train(suite: str, variant: str, seed: int) -> None:
+    """Train one seed of one variant."""
+    root = RUNS / suite / f"{variant}_seed{seed}"
+    options = [*SUITES[suite][variant], f"--seed={seed}", "--mlflow.enable=false"]
+    if (root / "train_config.yaml").exists():
+        options = ["--resume=true"]
+    began = time.time()
+    leray("train", [*options, f"--output_dir={root}"])
+    with (root / "wall_s").open("a") as file:
+        file.write(f"{time.time() - began:.1f}\n")
+
+
+def leray(command: str, options: list[str]) -> None:
+    """Run one command of LeRay on one core."""
+    log = RUNS / "log" / f"{os.getpid()}_{time.time_ns()}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    with log.open("w") as file:
+        subprocess.run(
+            [sys.executable, "-m", "leray", command, *options],
+            check=True,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+
+def collect(suite: str) -> None:
+    """Write every evaluation of a suite's runs as CSV, and draw them."""
+    rows = []
+    for root in sorted((RUNS / suite).iterdir()):
+        variant, _, seed = root.name.rpartition("_seed")
+        for line in (root / "logs" / "metrics.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            if "eval/return_mean" in record:
+                rate = record.get("eval/success_rate", "")
+                rows.append([variant, int(seed), record["step"], record["eval/return_mean"], rate])
+    rows.sort()
+    path = HERE / "results" / f"{suite}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["variant", "seed", "env_step", "eval_return_mean", "eval_success_rate"])
+        writer.writerows(rows)
+    machine = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "ray", "mujoco", "gymnasium", "leray")},
+    }
+    (HERE / "results" / f"{suite}_versions.json").write_text(json.dumps(machine, indent=2) + "\n")
+    draw(suite, rows)
+    print(path)
+
+
+def draw(suite: str, rows: list[list]) -> None:
+    """Draw one line per seed, one colour per variant."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    column, label = (4, "success rate") if suite == "panda" else (3, "mean return")
+    figure, axes = plt.subplots(figsize=(7, 4))
+    variants = sorted({row[0] for row in rows})
+    for number, variant in enumerate(variants):
+        for seed in sorted({row[1] for row in rows if row[0] == variant}):
+            curve = [row for row in rows if row[:2] == [variant, seed]]
+            axes.plot(
+                [row[2] for row in curve],
+                [float(row[column]) for row in curve],
+                color=f"C{number}",
+                label=variant if seed == min(r[1] for r in rows if r[0] == variant) else None,
+            )
+    axes.set(xlabel="environment steps", ylabel=f"evaluation {label}", title=suite)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(HERE / "results" / f"{suite}.svg", bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""APPO, RLlib's own asynchronous PPO, behind LeRay's commands."""

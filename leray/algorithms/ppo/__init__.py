@@ -1,0 +1,1 @@
+"""PPO, RLlib's own, behind LeRay's commands."""

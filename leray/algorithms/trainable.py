@@ -1,0 +1,108 @@
+"""What the training loop asks of an algorithm, whatever RLlib class is behind it."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from leray.envs.config import EnvConfig
+
+
+class TrainableConfig(Protocol):
+    """An RLlib `AlgorithmConfig` that a run can be described to, piece by piece.
+
+    `prepare` comes first; `place` and, with an environment, `env_options` and `pace` follow. The
+    methods of RLlib's own config (`learners`, `env_runners`, `fault_tolerance`, `build_algo`, ...)
+    are there as well.
+    """
+
+    seed: int | None
+    env_options: EnvConfig | None
+
+    def prepare(self, options: dict[str, Any], batch_size: int) -> None:
+        """Set the policy's options by name, and the batch size.
+
+        Args:
+            options: the fields of the policy's dataclass.
+            batch_size: transitions per update of off-policy algorithms, transitions per iteration
+                of on-policy ones.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        ...
+
+    def place(
+        self,
+        *,
+        online: bool,
+        replay_folder: str,
+        replay_slack: int,
+        dataset_root: str | None,
+        dataset_episodes: list[int] | None,
+    ) -> None:
+        """Say where experience comes from and where it lies.
+
+        Raises:
+            ConfigError: the algorithm cannot learn from that.
+        """
+        ...
+
+    def pace(self, clock: str, fragment_length: int) -> None:
+        """Set the clock (`sync` or `async`) and the steps of each environment per fragment."""
+        ...
+
+
+class Trainable(Protocol):
+    """A built algorithm, as `leray train` drives it."""
+
+    boundary: int | None
+    """Progress at which the caller wants to look around next; an algorithm that learns in larger
+    pieces may go beyond it by less than one piece."""
+    stop_requested: bool
+    """Set by the caller to end a call of `train` early, where that is possible."""
+
+    @property
+    def progress(self) -> int:
+        """What the run's length is counted in: environment steps, or updates offline."""
+        ...
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps since the start of training, resumed parts included."""
+        ...
+
+    @property
+    def num_updates(self) -> int:
+        """Gradient updates since the start of training, resumed parts included."""
+        ...
+
+    def train(self) -> Any:
+        """Go on by a small piece of training."""
+        ...
+
+    def report(self) -> dict[str, float]:
+        """Return figures under the names all algorithms share (`train/...`, `loss/...`)."""
+        ...
+
+    def checkpoint_boundary(self) -> None:
+        """Come to a state from which going on and resuming are the same; before every checkpoint."""
+        ...
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the policy as a LeRobot checkpoint folder."""
+        ...
+
+    def save_training_state(self, folder: Path) -> dict[str, Any]:
+        """Write what resuming needs beside the policy, and return counters fit for JSON."""
+        ...
+
+    def load_training_state(self, folder: Path, counters: dict[str, Any]) -> None:
+        """Go back to a saved state; weights come from the policy's `pretrained_path`.
+
+        Raises:
+            CheckpointError: the state is incomplete, damaged or of another policy.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Let go of runners, learners and files."""
+        ...

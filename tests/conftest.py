@@ -1,0 +1,28 @@
+"""Settings of every test process, and the one local Ray cluster that tests share."""
+
+import os
+
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "OMP_NUM_THREADS": "1",
+}.items():
+    os.environ.setdefault(_name, _value)  # read when ray and torch are first imported
+
+import pytest  # noqa: E402 - after the settings above
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """A local Ray cluster of four CPUs, shared by all tests of the process."""
+    import ray
+
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=150_000_000,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
