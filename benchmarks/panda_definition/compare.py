@@ -11,6 +11,7 @@ results.csv next to this file.
 import csv
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import sys
 import time
@@ -196,6 +197,7 @@ def main() -> None:
                 print(rows[0][0], *(value for _, value in rows), sep=" | ", flush=True)
         found = [f"{name} {release}" for name in PACKAGES if (release := version(name))]
         table.writerow([f"versions: {', '.join(found)}; Python {platform.python_version()}"])
+        table.writerow([f"machine: {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}"])
 
 
 def version(package: str) -> str | None:

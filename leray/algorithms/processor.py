@@ -21,6 +21,7 @@ IDENTITY, MEAN_STD, MIN_MAX = "IDENTITY", "MEAN_STD", "MIN_MAX"
 MODES = (IDENTITY, MEAN_STD, MIN_MAX)
 Stats = dict[str, dict[str, NDArray[np.float32]]]
 
+_STATS = ("mean", "std", "min", "max")
 _PRE_STATE = "policy_preprocessor_step_3_normalizer_processor.safetensors"
 _POST_STATE = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 
@@ -104,7 +105,7 @@ class Processor:
             steps = json.loads(path.read_text())["steps"]
             step = next(s for s in steps if s.get("registry_name") == "normalizer_processor")
             flat = load_file(folder / step["state_file"]) if step.get("state_file") else {}
-            norm_map = step["config"]["norm_map"]
+            norm_map = dict(step["config"]["norm_map"])
         except (OSError, ValueError, KeyError, StopIteration, TypeError) as error:
             raise CheckpointError(
                 f"{path} or its state file cannot be read ({type(error).__name__}: {error}): "
@@ -116,6 +117,11 @@ class Processor:
         for key, value in flat.items():
             name, _, stat = key.rpartition(".")
             stats.setdefault(name, {})[stat] = value
+            if name in features and stat in _STATS and value.size != features[name].size:
+                raise CheckpointError(
+                    f"{folder}: {key} has {value.size} values where this run's {name} has "
+                    f"{features[name].size}: use the environment or dataset it was trained with"
+                )
         return cls(features=features, norm_map=norm_map, stats=stats)
 
 
@@ -136,7 +142,7 @@ def make_processor(
             known |= {"min": feature.low, "max": feature.high}
         kept = {
             stat: np.asarray(known[stat], np.float32).reshape(-1)
-            for stat in ("mean", "std", "min", "max")
+            for stat in _STATS
             if stat in known
         }
         if "std" in kept:

@@ -9,9 +9,7 @@ from leray.envs.config import EnvConfig
 class TrainableConfig(Protocol):
     """An RLlib `AlgorithmConfig` that a run can be described to, piece by piece.
 
-    `prepare` comes first; `place` and, with an environment, `env_options` and `pace` follow. The
-    methods of RLlib's own config (`learners`, `env_runners`, `fault_tolerance`, `build_algo`, ...)
-    are there as well.
+    `prepare` comes first, then `place`; with an environment, `env_options` and `pace` follow.
     """
 
     seed: int | None
@@ -47,7 +45,31 @@ class TrainableConfig(Protocol):
         ...
 
     def pace(self, clock: str, fragment_length: int) -> None:
-        """Set the clock (`sync` or `async`) and the steps of each environment per fragment."""
+        """Set the clock (`sync` or `async`) and the steps of each environment per fragment.
+
+        Raises:
+            ConfigError: the algorithm does not work on that clock.
+        """
+        ...
+
+    def environment(self, env: str | None = None, **options: Any) -> Any:
+        """Set environment and spaces (RLlib's own)."""
+        ...
+
+    def env_runners(self, **options: Any) -> Any:
+        """Set how many env runners there are and what they need (RLlib's own)."""
+        ...
+
+    def fault_tolerance(self, **options: Any) -> Any:
+        """Set what happens when runners are lost (RLlib's own)."""
+        ...
+
+    def learners(self, **options: Any) -> Any:
+        """Set where updates happen (RLlib's own)."""
+        ...
+
+    def build_algo(self) -> Any:
+        """Build the algorithm, which follows `Trainable` (RLlib's own)."""
         ...
 
 
@@ -84,7 +106,7 @@ class Trainable(Protocol):
         ...
 
     def checkpoint_boundary(self) -> None:
-        """Come to a state from which going on and resuming are the same; before every checkpoint."""
+        """Come to a state that a checkpoint can hold; called before every checkpoint."""
         ...
 
     def save_pretrained(self, folder: Path) -> None:

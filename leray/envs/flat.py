@@ -1,4 +1,4 @@
-"""An environment as stock RLlib modules like it: one flat float32 vector in, Box or Discrete out."""
+"""An environment as RLlib's own modules like it: one flat float32 vector, Box or Discrete."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ EPISODE = "leray_episode"
 `success` (1 or 0; NaN where the environment does not report it)."""
 
 
-class FlatEnv(gym.Env[NDArray[np.float32], Any]):
+class FlatEnv(gym.Env[NDArray[np.float32], Any]):  # type: ignore[misc]
     """One environment whose named observations are concatenated, in the order of its features.
 
     Args:
@@ -53,9 +53,7 @@ class FlatEnv(gym.Env[NDArray[np.float32], Any]):
         self._return, self._length, self._success = 0.0, 0, np.nan
         return self._flatten(observation), info
 
-    def step(
-        self, action: Any
-    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Take a step (Gymnasium's name).
 
         Raises:
@@ -108,9 +106,9 @@ def _check_observations(features: Features, task: str) -> None:
 def _num_actions(space: gym.Space[Any], task: str) -> int | None:
     if isinstance(space, gym.spaces.Discrete) and space.start == 0:
         return int(space.n)
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-        if np.issubdtype(space.dtype, np.floating):
-            return None
+    vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+    if vector and np.issubdtype(space.dtype, np.floating):
+        return None
     raise EnvError(
         f"environment {task} has actions of {space}; allowed are a Box with one axis of floats "
         "and Discrete(n): wrap it, for example with gymnasium's FlattenAction"

@@ -33,7 +33,7 @@ class Fragment:
     """Identity of each environment's stream, shape [N]. A stream's first observation in a fragment
     is its tail in the one before."""
     continues: bool = True
-    """Whether each stream goes on from its last fragment; False after a block in between was lost."""
+    """Whether each stream goes on from its last fragment; False after one in between was lost."""
     policy_version: int = 0
     """Version of the weights that chose the actions."""
     runner: int = 0

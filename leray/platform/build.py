@@ -3,11 +3,11 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from leray.algorithms.registry import algorithm_config, pick_device
+from leray.algorithms.trainable import Trainable, TrainableConfig
 from leray.data.features import Features, check_compatible
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.names import ACTION
@@ -22,7 +22,7 @@ from leray.platform.run_directory import RunDirectory, resolve_pretrained_model
 
 def build_algorithm(
     config: TrainConfig, run: RunDirectory, *, pretrained: Path | None, notes: list[str]
-) -> Any:
+) -> Trainable:
     """Build the RLlib algorithm of a run.
 
     Args:
@@ -43,6 +43,13 @@ def build_algorithm(
     algorithm = algorithm_config(config.policy)
     algorithm.seed = config.seed
     algorithm.prepare(options, config.batch_size or config.policy.default_batch_size)
+    algorithm.place(
+        online=bool(config.use_online_training),
+        replay_folder=str(run.replay.resolve()),
+        replay_slack=_slack(config),
+        dataset_root=None if reader is None else str(reader.root.resolve()),
+        dataset_episodes=None if config.dataset is None else config.dataset.episodes,
+    )
     algorithm.learners(num_learners=0, num_gpus_per_learner=1 if device.type == "cuda" else 0)
     if config.use_online_training and config.env is not None:
         _add_runners(algorithm, config)
@@ -51,14 +58,8 @@ def build_algorithm(
     elif reader is not None:
         observations, action = to_spaces(_trainable_features(reader))
         algorithm.environment(None, observation_space=observations, action_space=action)
-    algorithm.place(
-        online=bool(config.use_online_training),
-        replay_folder=str(run.replay.resolve()),
-        replay_slack=_slack(config),
-        dataset_root=None if reader is None else str(reader.root.resolve()),
-        dataset_episodes=None if config.dataset is None else config.dataset.episodes,
-    )
-    return algorithm.build_algo()
+    built: Trainable = algorithm.build_algo()
+    return built
 
 
 def pretrained_folder(config: TrainConfig) -> Path | None:
@@ -102,7 +103,7 @@ def dataset_root(config: DatasetConfig) -> Path:
     return root
 
 
-def _add_runners(algorithm: Any, config: TrainConfig) -> None:
+def _add_runners(algorithm: TrainableConfig, config: TrainConfig) -> None:
     assert config.env is not None
     runners = config.runners
     algorithm.environment(config.env.task)

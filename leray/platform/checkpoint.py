@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from leray.algorithms.trainable import Trainable
 from leray.errors import CheckpointError
 from leray.files import write_json
 from leray.platform.config import TrainConfig
@@ -20,7 +21,7 @@ class CheckpointFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, algorithm: Any, config: TrainConfig, step: int) -> None:
+    def write(self, algorithm: Trainable, config: TrainConfig, step: int) -> None:
         """Write everything; the caller makes it atomic."""
         model, state = self.folder / PRETRAINED_MODEL, self.folder / TRAINING_STATE
         model.mkdir()

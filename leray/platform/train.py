@@ -2,13 +2,14 @@
 
 import datetime
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from leray.algorithms.trainable import Trainable
 from leray.errors import CheckpointError
 from leray.platform.build import build_algorithm, pretrained_folder
 from leray.platform.checkpoint import CheckpointFolder, read_counters
@@ -34,6 +35,8 @@ def run(config: TrainConfig) -> None:
     start = RunDirectory(root).last_checkpoint() if config.resume else None
     run_directory = RunDirectory.create(root, resume=config.resume)
     config.output_dir = root
+    if start is None and config.runners.resolved_clock == "sync":
+        shutil.rmtree(run_directory.replay)  # of a run that ended before its first checkpoint
     notes: list[str] = []
     connect(num_cpus=config.runners.num_env_runners + config.eval.num_env_runners + 1)
     folder = start[1] / "pretrained_model" if start else pretrained_folder(config)
@@ -58,7 +61,11 @@ class Training:
     """
 
     def __init__(
-        self, config: TrainConfig, run_directory: RunDirectory, algorithm: Any, notes: list[str]
+        self,
+        config: TrainConfig,
+        run_directory: RunDirectory,
+        algorithm: Trainable,
+        notes: list[str],
     ) -> None:
         self._config = config
         self._run = run_directory

@@ -1,7 +1,8 @@
 """APPO as `leray train` drives it."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms import appo as rllib
 
@@ -26,7 +27,7 @@ class APPOConfig(OnPolicyConfig, rllib.APPOConfig):  # type: ignore[misc]
     """
 
     policy_config_class = APPOPolicyConfig
-    aliases = {"gamma": "discount", "grad_clip": "grad_clip_norm"}
+    aliases: ClassVar[Mapping[str, str]] = {"gamma": "discount", "grad_clip": "grad_clip_norm"}
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or APPO)

@@ -11,7 +11,11 @@ from leray.data.features import Features
 from leray.errors import FeatureMismatchError
 
 STD_FLOOR = 5e-2
-"""Smallest standard deviation that is divided by: what hardly moves in demonstrations may move online."""
+"""Smallest standard deviation divided by: what hardly moves in demonstrations may move online."""
+
+
+CLIP = 10.0
+"""Largest normalised observation: one that leaves the demonstrations' range must not blow up."""
 
 
 class Affine:
@@ -108,4 +112,6 @@ class VectorEncoder:
             vector = torch.cat(
                 [part.reshape(part.shape[0], -1).to(torch.float32) for part in parts], -1
             )
-        return self.normalizer(vector)
+        if self.normalizer.is_identity:
+            return vector
+        return self.normalizer(vector).clamp_(-CLIP, CLIP)

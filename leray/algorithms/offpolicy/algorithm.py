@@ -64,6 +64,8 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         self._in_flight: dict[int, int] = {}
         self._expected: dict[int, int] = {}
         self._staleness: list[float] = []
+        # not 0 if a run on the async clock ended before its first checkpoint: its steps count
+        self.pacing.env_steps = self._on_learner(_recorded_steps)
         self._publish()
 
     def training_step(self) -> None:
@@ -283,6 +285,10 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         if self.learner_group.is_local:
             return function(self.learner_group._learner)  # noqa: SLF001 - minus wrapping the result
         return self.learner_group.foreach_learner(function).result_or_errors[0].get()
+
+
+def _recorded_steps(learner: OffPolicyLearner) -> int:
+    return 0 if learner.online is None else learner.online.total_steps
 
 
 def _unwrap(result: list[Fragment] | str) -> list[Fragment]:

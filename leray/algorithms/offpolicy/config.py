@@ -1,6 +1,7 @@
 """The RLlib config of an off-policy algorithm, generated from its policy's dataclass."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,13 +68,13 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
             ConfigError: neither knows the option.
         """
         own = {key: options.pop(key) for key in list(options) if key in self._own_names()}
-        try:
-            super().training(**options)
-        except TypeError as error:
+        rllib_names = inspect.signature(AlgorithmConfig.training).parameters.keys()
+        if unknown := sorted(options.keys() - rllib_names):
             raise ConfigError(
-                f"training() got unknown options {sorted(options)}: allowed are "
+                f"training() got unknown options {unknown}: allowed are "
                 f"{', '.join(sorted(self._own_names()))} and those of RLlib"
-            ) from error
+            )
+        super().training(**options)
         for key, value in own.items():
             if value is not NotProvided:
                 setattr(self, key, value)
@@ -120,7 +121,7 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
             )
         if self.clock not in (None, "sync", "async"):
             raise ConfigError(f"clock={self.clock}: allowed are sync, async, None")
-        if self.clock == "async" and self.num_env_runners == 0:
+        if self.clock == "async" and self.num_env_runners == 0 and not self.in_evaluation:
             raise ConfigError("clock=async needs num_env_runners >= 1")
         if self.dataset_root is not None and self.dataset_stats is None:
             self.dataset_stats = DatasetReader.open(Path(self.dataset_root)).stats

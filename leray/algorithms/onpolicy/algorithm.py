@@ -1,5 +1,6 @@
 """What LeRay adds to RLlib's PPO and APPO so that `leray train` can drive them."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
     """Goes before RLlib's own algorithm among the bases of a class; follows `Trainable`.
 
     One call of `train` is one iteration of RLlib's: for PPO one train batch, which may go beyond
-    `boundary` by less than a batch.
+    `boundary` by less than a batch and one step of each environment.
     """
 
     def setup(self, config: Any) -> None:
@@ -70,17 +71,24 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         """Go through one iteration and note what came of it (RLlib's name).
 
         Raises:
-            EnvError: no env runner has been alive for a while.
+            EnvError: the environment failed in this process, or no env runner has been alive
+                for a while.
         """
         steps = self.env_steps
-        result: dict[str, Any] = super().step()
+        try:
+            result: dict[str, Any] = super().step()
+        except RuntimeError as error:
+            if isinstance(error.__cause__, EnvError):  # RLlib wraps what the environment says
+                raise error.__cause__ from error
+            raise
         ended = result.get(ENV_RUNNER_RESULTS, {}).pop(EPISODES, [])
+        if isinstance(ended, dict):  # RLlib unwraps a series of one item
+            ended = [ended]
         self.num_episodes += len(ended)
         self.episodes = [*self.episodes, *ended][-_WINDOW:]
         figures = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
-        self._figures |= {
-            name: float(figures[key]) for key, name in _LOSSES.items() if key in figures
-        }
+        values = {name: float(figures.get(key, math.nan)) for key, name in _LOSSES.items()}
+        self._figures |= {name: value for name, value in values.items() if math.isfinite(value)}
         self._watch_runners(advanced=self.env_steps > steps)
         return result
 
@@ -184,7 +192,7 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
                 f"{', '.join(wrong)}: use the --policy.type and network options the checkpoint "
                 "was trained with"
             )
-        weights = self.learner_group.get_weights(inference_only=True)
+        weights = self._on_learners(state.acting_weights)
         # without a sequence number, runners apply weights whatever they have
         self._on_runners(lambda runner: runner.set_state({COMPONENT_RL_MODULE: weights}))
 
@@ -209,4 +217,5 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
 
     def _on_learners(self, function: Callable[[Any], Any]) -> Any:
         """Run a function on every learner; return the first's result, as all are equal."""
-        return [result.get() for result in self.learner_group.foreach_learner(function)][0]
+        results = [result.get() for result in self.learner_group.foreach_learner(function)]
+        return results[0]

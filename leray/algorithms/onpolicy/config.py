@@ -36,19 +36,12 @@ class OnPolicyConfig(OptionsConfig):
         self.train_batch_size_per_learner = self.policy_config_class.default_batch_size
         self.callbacks(on_episode_end=record_episode)
 
-    @property
-    def goal_relative(self) -> bool:
-        """Whether goal tasks get goal-relative features."""
-        return self.env_options is not None and self.env_options.goal_relative
-
     def prepare(self, options: dict[str, Any], batch_size: int) -> None:
-        """Set the policy's options and the environment steps per iteration; see `TrainableConfig`."""
+        """Set the policy's options and the batch size; see `TrainableConfig`."""
         self.training(**options)
         self.train_batch_size_per_learner = batch_size
 
-    def place(
-        self, *, online: bool, dataset_root: str | None, **_: Any
-    ) -> None:
+    def place(self, *, online: bool, dataset_root: str | None, **_: Any) -> None:
         """Refuse what is not fresh experience; see `TrainableConfig`."""
         name = self.policy_config().type
         if not online:

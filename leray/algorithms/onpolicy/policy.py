@@ -81,9 +81,7 @@ class ActorCriticPolicy:
         return self.processor.features
 
     @torch.no_grad()
-    def act(
-        self, observations: Mapping[str, NDArray[Any]], *, deterministic: bool
-    ) -> NDArray[Any]:
+    def act(self, observations: Mapping[str, NDArray[Any]], *, deterministic: bool) -> NDArray[Any]:
         """Return actions in the environment's units; see `Policy.act`.
 
         Returns:
@@ -111,7 +109,7 @@ class ActorCriticPolicy:
     def load_acting_block(self, block: Tensor) -> None:
         """Copy the policy network's parameters from another policy's block."""
         sizes = [self.tensors[name].numel() for name in self._acting]
-        for name, part in zip(self._acting, block.split(sizes), strict=True):
+        for name, part in zip(self._acting, torch.split(block, sizes), strict=True):
             self.tensors[name].copy_(part.view_as(self.tensors[name]))
 
     def save_pretrained(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""RLlib's own env runner, with episodes that begin from known seeds, and a record of each episode."""
+"""RLlib's own env runner, with episodes from known seeds and a record of each."""
 
 import math
 from typing import Any

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +23,14 @@ def module_tensors(learner: Any) -> dict[str, Tensor]:
     """Return copies of all parameters of the module, on the CPU."""
     state = learner.module[DEFAULT_MODULE_ID].unwrapped().state_dict()
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+def acting_weights(learner: Any) -> dict[str, Any]:
+    """Return what env runners need of the module, in the form they take."""
+    weights: dict[str, Any] = learner.get_state(
+        components=COMPONENT_RL_MODULE, inference_only=True
+    )[COMPONENT_RL_MODULE]
+    return weights
 
 
 def load_module_tensors(learner: Any, tensors: Mapping[str, Tensor]) -> list[str]:

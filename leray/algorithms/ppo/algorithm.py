@@ -1,6 +1,7 @@
 """PPO as `leray train` drives it."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms import ppo as rllib
 
@@ -21,7 +22,11 @@ class PPOConfig(OnPolicyConfig, rllib.PPOConfig):  # type: ignore[misc]
     """
 
     policy_config_class = PPOPolicyConfig
-    aliases = {"gamma": "discount", "lambda_": "gae_lambda", "grad_clip": "grad_clip_norm"}
+    aliases: ClassVar[Mapping[str, str]] = {
+        "gamma": "discount",
+        "lambda_": "gae_lambda",
+        "grad_clip": "grad_clip_norm",
+    }
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPO)

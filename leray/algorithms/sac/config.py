@@ -77,8 +77,10 @@ class SACPolicyConfig(PolicyConfig):
     online_step_before_learning: int = 1_000
     """Environment steps taken (with random actions) before the first update."""
     bc_weight: float = 0.0
-    """Weight of imitation in the actor's loss, on offline samples whose action the critics rate
-    above the actor's own (Nair et al. 2018)."""
+    """Weight of imitating the actions of offline samples in the actor's loss."""
+    bc_q_filter: bool = False
+    """Imitate only where the critics rate the recorded action above the actor's own (Nair et al.
+    2018), for demonstrations that are not good throughout."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the large matrix products; weights and sums stay float32."""
 

@@ -193,12 +193,14 @@ class SACLearner:
         self._last |= {"log_prob": drawn.log_prob, "value": value}
 
     def _add_imitation(self, batch: Batch, q: Tensor, grad_output: Tensor) -> None:
-        """Add the gradient of the imitation term where the critics prefer the recorded action."""
-        better = self._last["q"].amin(0) > q.amin(0)
+        """Add the gradient of the imitation term on offline samples."""
+        mask = batch[OFFLINE]
+        if self.config.bc_q_filter:
+            mask = mask * (self._last["q"].amin(0) > q.amin(0))
         action = self._action_normalizer(batch[ACTION].view(q.shape[1], -1))
         mean = self._actor_tape.outputs[-1][0, :, : self.networks.action_size]
         grad_output[:, : self.networks.action_size] += losses.imitation_grad(
-            mean, action, batch[OFFLINE] * better, self.config.bc_weight
+            mean, action, mask, self.config.bc_weight
         )
 
     def _update_target(self) -> None:

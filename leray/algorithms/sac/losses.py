@@ -91,8 +91,8 @@ def temperature_loss_grad(log_prob: Tensor, target_entropy: float, alpha: Tensor
 def imitation_grad(mean: Tensor, action: Tensor, mask: Tensor, weight: float) -> Tensor:
     """Return the gradient of weight * mean_b mask_b |tanh(mean_b) - action_b|^2 w.r.t. the mean.
 
-    The behaviour-cloning term of Nair et al. 2018 (arXiv 1709.10089, section IV-B), whose mask is
-    the Q-filter: 1 where the critics rate the recorded action above the actor's.
+    The behaviour-cloning term of Nair et al. 2018 (arXiv 1709.10089, section IV-B); with their
+    Q-filter the mask is 0 where the critics rate the recorded action below the actor's.
 
     Args:
         mean: the actor's mean before the tanh, shape [B, A].

@@ -163,9 +163,10 @@ class SACPolicy:
             options = {key: value for key, value in raw.items() if key in names}
             config = draccus.decode(SACPolicyConfig, options)
             features = features_from_policy(raw["input_features"] | raw["output_features"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # draccus raises its own types, with several lines
+            reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{folder / 'config.json'} cannot be read ({type(error).__name__}: {error}): "
+                f"{folder / 'config.json'} cannot be read ({type(error).__name__}: {reason}): "
                 "give a folder that holds a SAC checkpoint"
             ) from error
         policy = cls(config, Processor.load(folder, features), device)

@@ -88,12 +88,8 @@ class PushPlan:
     _PUSH_STRIDE_M = 0.028
     _CENTRING = 1.5
 
-    def __init__(self) -> None:
-        self._pushing = False
-
     def reset(self) -> None:
-        """Begin with the approach."""
-        self._pushing = False
+        """Nothing to forget."""
 
     def target(self, observation: Observation) -> Target:
         """Approach or push."""
@@ -108,8 +104,7 @@ class PushPlan:
         along, across = float(to_cube @ way), float(to_cube[0] * way[1] - to_cube[1] * way[0])
         in_line = along > 0.0 and abs(across) < self._ALIGNED_M
         low = gripper[2] < 2 * CUBE_HALF_EDGE_M
-        self._pushing = in_line and low
-        if self._pushing:
+        if in_line and low:
             aim = behind.copy()
             forward = self._PUSH_STRIDE_M * (1.0 - abs(across) / self._ALIGNED_M)
             aim[:2] = gripper[:2] + forward * way

@@ -53,7 +53,9 @@ def _features() -> Features:
 
 
 def test_vectors_are_concatenated_in_the_features_order_and_normalised_apart():
-    encoder = VectorEncoder(_features(), {"observation.state": Affine.mean_std([1.0] * 3, [2.0] * 3)})
+    encoder = VectorEncoder(
+        _features(), {"observation.state": Affine.mean_std([1.0] * 3, [2.0] * 3)}
+    )
     batch = {
         "observation.state": torch.tensor([[1.0, 3.0, 5.0]]),
         "observation.environment_state": torch.tensor([[7.0, 8.0]], dtype=torch.float64),

@@ -135,8 +135,6 @@ class ReplayContract:
             assert len(replay) == len(found)
             assert replay.total_steps == len(world.transitions)
             if operation % 10 == 0:
-                # the window holds the newest rows; a step may lie further back in the list if it
-                # was written by a stream that continues an older row
                 assert set(found) <= set(world.transitions)
                 assert len(set(found)) == len(found)
                 newest = world.transitions[-steps * len(chosen) :]

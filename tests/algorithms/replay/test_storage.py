@@ -154,7 +154,9 @@ def test_another_process_sees_what_was_written(tmp_path, fragment):
     assert _tail_of(first.live_columns(), second.live_columns())
 
 
-FEATURES = Features({"observation.state": Feature("float32", (3,)), "action": Feature("int64", (1,))})
+FEATURES = Features(
+    {"observation.state": Feature("float32", (3,)), "action": Feature("int64", (1,))}
+)
 
 
 def test_files_have_the_size_of_their_columns(tmp_path):
@@ -201,7 +203,7 @@ def test_other_features_are_refused(tmp_path):
 def test_a_damaged_layout_is_reported(tmp_path, content):
     ColumnStorage(FEATURES, 10, tmp_path)
     (tmp_path / "layout.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match="layout.json cannot be read") as caught:
+    with pytest.raises(CheckpointError, match=r"layout\.json cannot be read") as caught:
         ColumnStorage(FEATURES, 10, tmp_path)
     assert "\n" not in str(caught.value)
 
