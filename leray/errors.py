@@ -1,6 +1,7 @@
 """Errors meant for the person at the command line.
 
-Every message says what was given, what is allowed, and what to do; the front door prints it as one line.
+Every message says what was given, what is allowed, and what to do; the front door prints it as one
+line.
 """
 
 

@@ -60,10 +60,9 @@ def main() -> None:
             for library, series in values.items():
                 median = statistics.median(series)
                 name = what + "".join(f" {k}={v}" for k, v in variant.items())
-                rows.append(
-                    [name, library, f"{median:.1f}", UNITS[what], f"{median / ours:.3f}"]
-                    + [f"{min(series):.1f}", f"{max(series):.1f}", len(series)]
-                )
+                spread = f"{min(series):.1f}", f"{max(series):.1f}", len(series)
+                ratio = f"{median / ours:.3f}"
+                rows.append([name, library, f"{median:.1f}", UNITS[what], ratio, *spread])
     write(rows, arguments)
 
 
@@ -74,9 +73,9 @@ def measure(arguments, what: str, library: str, threads: int, variant: dict) -> 
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    options += ["--threads", str(threads), "--seconds", str(arguments.seconds)]
     result = subprocess.run(
-        [python, str(HERE / "measure.py"), what, "--library", library]
-        + ["--threads", str(threads), "--seconds", str(arguments.seconds), *options],
+        [python, str(HERE / "measure.py"), what, "--library", library, *options],
         capture_output=True,
         text=True,
         env=environment,

@@ -1,6 +1,5 @@
 """One measurement of one library, printed as a JSON line; `compare.py` runs them side by side.
-
-    python measure.py learner --library leray --threads 2
+For example: python measure.py learner --library leray --threads 2
 """
 
 import argparse
@@ -189,7 +188,7 @@ def ray_started(arguments):
 
 
 def algorithm_rate(algorithm, steps_of, seconds: float) -> float:
-    """Return environment steps per second of an RLlib algorithm, by the median of its iterations."""
+    """Return an RLlib algorithm's environment steps per second: the median of its iterations."""
     while steps_of(algorithm) < 1200:
         algorithm.train()
     rates, until = [], time.perf_counter() + seconds

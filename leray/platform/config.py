@@ -214,7 +214,7 @@ class RecordPolicyConfig:
         """Check ranges."""
         require(
             self.type in ("expert", "random"),
-            f"--policy.type={self.type}: allowed are expert and random; --policy.path=... for others",
+            f"--policy.type={self.type}: allowed are expert, random; or give --policy.path",
         )
         require(self.noise >= 0, f"--policy.noise={self.noise}: give a number >= 0")
 

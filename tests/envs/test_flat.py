@@ -110,5 +110,5 @@ def test_a_reward_that_is_no_number_is_refused():
 def test_a_crash_is_one_line():
     env = make(fails=True)
     env.reset(seed=0)
-    with pytest.raises(EnvError, match="crashed .ValueError: the gripper is lost"):
+    with pytest.raises(EnvError, match=r"crashed .ValueError: the gripper is lost"):
         env.step(BOX.sample())

@@ -37,7 +37,7 @@ UPDATES_PER_ASYNC_STEP = 16
 """Most updates between two looks at what the runners have sent."""
 REQUESTS_IN_FLIGHT = 2
 """Fragments asked of a runner ahead, so that it never waits for the learner."""
-FETCH_TIMEOUT_S = 0.5
+FETCH_TIMEOUT_S = 0.02
 """How long to wait for experience when there is nothing to learn from."""
 
 

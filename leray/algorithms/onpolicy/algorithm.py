@@ -79,7 +79,7 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
             result: dict[str, Any] = super().step()
         except RuntimeError as error:
             if isinstance(error.__cause__, EnvError):  # RLlib wraps what the environment says
-                raise error.__cause__ from error
+                raise EnvError(str(error.__cause__)) from error
             raise
         ended = result.get(ENV_RUNNER_RESULTS, {}).pop(EPISODES, [])
         if isinstance(ended, dict):  # RLlib unwraps a series of one item
@@ -203,8 +203,9 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         if advanced or alive:
             self._starved_since = None
             return
-        self._starved_since = self._starved_since or time.monotonic()
-        if time.monotonic() - self._starved_since > MAX_STARVED_S:
+        if self._starved_since is None:
+            self._starved_since = time.monotonic()
+        elif time.monotonic() - self._starved_since > MAX_STARVED_S:
             raise EnvError(
                 f"all {self.config.num_env_runners} env runners have been lost for "
                 f"{MAX_STARVED_S:.0f} s: see their messages above, mend the cause, and resume"

@@ -1,4 +1,4 @@
-"""How options and environments reach RLlib's configs, and what is refused before anything starts."""
+"""How options and environments reach RLlib's configs, and what is refused at once."""
 
 import gymnasium as gym
 import pytest
@@ -30,7 +30,7 @@ def test_rllibs_own_names_mean_the_same(kind):
 
 
 def test_an_unknown_option_is_refused():
-    with pytest.raises(ConfigError, match="unknown options .'utd_ratio'.*gae_lambda"):
+    with pytest.raises(ConfigError, match=r"unknown options .'utd_ratio'.*gae_lambda"):
         PPOConfig().training(utd_ratio=2.0)
 
 
@@ -44,7 +44,7 @@ def test_the_kl_penalty_is_on_with_a_coefficient(coefficient):
 def test_a_minibatch_larger_than_the_batch_is_refused():
     config = PPOConfig().environment("CartPole-v1")
     config.prepare({"minibatch_size": 128}, 64)
-    with pytest.raises(ConfigError, match="--policy.minibatch_size=128: give at most .*64"):
+    with pytest.raises(ConfigError, match=r"--policy\.minibatch_size=128: give at most .*64"):
         config.validate()
 
 
