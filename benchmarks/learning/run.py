@@ -20,9 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RUNS = Path("outputs/benchmarks")
-PANDA = ["--env.type=gym", "--env.task=PandaPickAndPlace-v3", "--eval.n_episodes=100"]
-PANDA += ["--policy.type=sac", "--eval.max_episodes_rendered=0", "--save_freq=10000"]
-PANDA += ["--log_freq=1000", "--eval_freq=4000", "--config_path=" + str(HERE / "panda.yaml")]
+PANDA = [f"--config_path={HERE / 'panda.yaml'}", "--eval.n_episodes=100", "--eval_freq=2000"]
+PANDA += ["--eval.max_episodes_rendered=0", "--save_freq=4000", "--log_freq=1000"]
 DEMOS = RUNS / "panda_demos"
 CHEETAH = ["--env.type=gym", "--env.task=HalfCheetah-v5", "--policy.type=sac", "--steps=100000"]
 CHEETAH += ["--eval.n_episodes=10", "--eval.max_episodes_rendered=0", "--eval_freq=10000"]

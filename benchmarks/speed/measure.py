@@ -1,6 +1,4 @@
-"""One measurement of one library, printed as a JSON line; `compare.py` runs them side by side.
-For example: python measure.py learner --library leray --threads 2
-"""
+"""One measurement of one library, printed as a JSON line; `compare.py` runs them side by side."""
 
 import argparse
 import json

@@ -14,6 +14,7 @@ class TrainableConfig(Protocol):
 
     seed: int | None
     env_options: EnvConfig | None
+    goal_relative: bool
 
     def prepare(self, options: dict[str, Any], batch_size: int) -> None:
         """Set the policy's options by name, and the batch size.

@@ -1,5 +1,6 @@
 """What goes wrong at a user's desk: one line, exit code 2, and nothing that was there is lost."""
 
+import contextlib
 import json
 import os
 import re
@@ -133,7 +134,6 @@ def test_a_dataset_of_another_environment_names_both(train, refused, demonstrati
     "name",
     [
         "pretrained_model/model.safetensors",
-        "pretrained_model/config.json",
         "training_state/optimizer_state.safetensors",
         "training_state/replay_state.json",
         "training_state/training_step.json",
@@ -155,11 +155,19 @@ def test_a_damaged_checkpoint(leray, refused, damaged, name, damage):
     assert (damaged / "checkpoints/000010").is_dir()
 
 
-def test_a_damaged_policy_is_not_evaluated(leray, refused, damaged):
-    path = damaged / "checkpoints/last/pretrained_model/model.safetensors"
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_policy_is_not_evaluated(leray, refused, damaged, name):
+    path = damaged / "checkpoints/last/pretrained_model" / name
     path.write_bytes(path.read_bytes()[:100])
     line = refused(leray("eval", policy__path=damaged, policy__device="cpu"), "eval")
-    assert "model.safetensors" in line
+    assert name in line
+
+
+@pytest.mark.parametrize("text", ["", "steps: [", "steps: 30", "nonsense: 1"])
+def test_a_damaged_run_config(leray, refused, damaged, text):
+    (damaged / "train_config.yaml").write_text(text)
+    line = refused(leray("train", "--resume=true", output_dir=damaged, steps=30))
+    assert "train_config.yaml" in line or "--policy" in line
 
 
 def test_a_recording_without_expert(leray, refused, tmp_path):
@@ -182,6 +190,12 @@ def small_disk():
     folder.rmdir()
 
 
+def fill_disk(filler):
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
 def assert_goes_on(train, folder):
     """Check that the last checkpoint is whole and that the run goes on from it."""
     step, checkpoint = RunDirectory(folder).last_checkpoint()
@@ -198,9 +212,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(train, refused, small_
 
     def fill(self: Training, step: int, original=Training._checkpoint) -> None:
         if step == 20:
-            with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(4096))
+            fill_disk(filler)
         original(self, step)
 
     with monkeypatch.context() as patch:
