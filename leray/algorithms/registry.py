@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from leray.algorithms.config import PolicyConfig
+from leray.algorithms.plugins import register_plugins
 from leray.algorithms.policy import Policy
 from leray.errors import CheckpointError, ConfigError
 
@@ -18,6 +19,7 @@ def policy_class(policy_type: str) -> Any:
     Raises:
         ConfigError: no policy of that type is registered.
     """
+    register_plugins()
     try:
         return _import(PolicyConfig.get_choice_class(policy_type).policy_path)
     except KeyError as error:

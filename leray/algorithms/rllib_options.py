@@ -1,6 +1,7 @@
 """A policy's options as attributes of an RLlib config, so that Tune can vary each."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -13,11 +14,13 @@ from leray.errors import ConfigError
 class OptionsConfig(AlgorithmConfig):  # type: ignore[misc]
     """Every field of `policy_config_class` is an attribute here.
 
-    A subclass lists RLlib's options that are spelled differently among the policy's in `aliases`.
+    A subclass lists RLlib's options that are spelled differently among the policy's in `aliases`,
+    and attributes of its own that `training` sets too in `extra_options`.
     """
 
     policy_config_class: ClassVar[type[PolicyConfig]]
     aliases: ClassVar[Mapping[str, str]] = {}
+    extra_options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
@@ -30,18 +33,19 @@ class OptionsConfig(AlgorithmConfig):  # type: ignore[misc]
         Raises:
             ConfigError: neither knows the option.
         """
-        names = [field.name for field in dataclasses.fields(self.policy_config_class)]
+        fields = {field.name for field in dataclasses.fields(self.policy_config_class)}
+        names = fields | self.extra_options
         own = {}
         for key in list(options):
             if self.aliases.get(key, key) in names:
                 own[self.aliases.get(key, key)] = options.pop(key)
-        try:
-            super().training(**options)
-        except TypeError as error:
+        known = super().training
+        if unknown := sorted(options.keys() - inspect.signature(known).parameters.keys()):
             raise ConfigError(
-                f"training() got unknown options {sorted(options)}: allowed are "
-                f"{', '.join(names)} and those of RLlib"
-            ) from error
+                f"training() got unknown options {unknown}: allowed are "
+                f"{', '.join(sorted(names))} and those of RLlib"
+            )
+        known(**options)
         for key, value in own.items():
             if value is not NotProvided:
                 setattr(self, key, value)

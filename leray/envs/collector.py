@@ -150,5 +150,5 @@ class Collector:
         )
 
 
-def _record(end: Ended) -> dict[str, float]:
+def _record(end: Ended) -> dict[str, Any]:
     return {"return": end.episode_return, "length": float(end.length), "success": end.success}

@@ -40,8 +40,8 @@ class Fragment:
     """Index of the env runner the block comes from."""
     sequence: int = 0
     """Number of the block among those of its runner, counted from 0."""
-    statistics: list[dict[str, float]] = field(default_factory=list)
-    """One record per episode that ended: return, length, success."""
+    statistics: list[dict[str, Any]] = field(default_factory=list)
+    """One record per episode that ended: return, length, success (None if not reported)."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -48,7 +48,7 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         self._steps_lifetime = 0
         self._sequence = 0
         self._unreported_steps = 0
-        self._unreported_episodes: list[dict[str, float]] = []
+        self._unreported_episodes: list[dict[str, Any]] = []
         self.module: Any = None
         if self.worker_index > 0:
             torch.set_num_threads(1)  # small batches; other threads would only take cores

@@ -29,8 +29,8 @@ class Ended(NamedTuple):
     final: Observation
     episode_return: float
     length: int
-    success: float
-    """1 or 0; NaN where the environment does not report it."""
+    success: float | None
+    """1 or 0; None where the environment does not report it."""
 
 
 class VectorEnv:
@@ -147,7 +147,7 @@ class VectorEnv:
             final,
             float(self._returns[index]),
             int(self._lengths[index]),
-            float(self._success[index]),
+            None if np.isnan(self._success[index]) else float(self._success[index]),
         )
         self._begin(index, None)
         return ended

@@ -39,8 +39,10 @@ def run(config: EvalRunConfig) -> None:
     )
     path = evaluation.save(output, config.env)
     overall = evaluation.info(config.env)["overall"]
+    reported = "eval/success_rate" in evaluation.metrics
+    success = f"{overall['pc_success']:.1f} %" if reported else "not reported"
     print(
-        f"success {overall['pc_success']:.1f} %   return {overall['avg_sum_reward']:.2f}   "
+        f"success {success}   return {overall['avg_sum_reward']:.2f}   "
         f"{overall['n_episodes']} episodes in {evaluation.seconds:.1f} s   -> {path}"
     )
     for video in overall["video_paths"]:

@@ -22,7 +22,6 @@ from leray.envs.panda.rendering import rendering_available
 from leray.errors import LerayError
 from leray.files import write_json
 from leray.platform.config import EvalConfig
-from leray.platform.parsing import register_plugins
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +134,6 @@ class _Job:
     device: str | None
 
     def run(self, indices: Sequence[int]) -> list[EpisodeResult]:
-        register_plugins()  # a fresh Ray worker knows no policy yet
         policy = load_policy(Path(self.folder), self.device)
         _check_env(policy.features, self.env)
         return run_episodes(

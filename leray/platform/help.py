@@ -9,7 +9,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from leray.platform.parsing import register_plugins
+from leray.algorithms.plugins import register_plugins
 from leray.platform.schema import Option, describe, options
 
 RUN_GROUP = "the run"

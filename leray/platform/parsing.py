@@ -1,16 +1,15 @@
 """From a command line and config files to a validated config, and back to YAML."""
 
 import difflib
-import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
 import draccus
 import yaml
 
+from leray.algorithms.plugins import register_plugins
 from leray.errors import ConfigError
 from leray.platform.run_directory import TRAIN_CONFIG, resolve_pretrained_model, run_of
 from leray.platform.schema import Option, describe, is_mapping, options
@@ -18,36 +17,6 @@ from leray.platform.values import Builder, ConfigLoader, Given, decode_value
 
 T = TypeVar("T")
 CONFIG_PATH = "config_path"
-BUILT_IN = (
-    "leray.algorithms.sac.config",
-    "leray.algorithms.ppo.config",
-    "leray.algorithms.appo.config",
-    "leray.envs.config",
-)
-ENTRY_POINT_GROUPS = ("leray.policies", "leray.envs")
-
-
-def register_plugins() -> None:
-    """Make every policy and environment kind known, ours and those of installed packages.
-
-    Ours are the modules of `BUILT_IN`; other packages name theirs in the entry-point groups
-    `leray.policies` and `leray.envs`, and loading the entry point must register the class.
-
-    Raises:
-        ConfigError: an installed plugin does not load.
-    """
-    for module in BUILT_IN:
-        importlib.import_module(module)
-    for group in ENTRY_POINT_GROUPS:
-        for plugin in entry_points(group=group):
-            try:
-                plugin.load()
-            except Exception as error:  # whatever a foreign module raises
-                owner = plugin.dist.name if plugin.dist else "unknown package"
-                raise ConfigError(
-                    f"plugin {plugin.name} of {owner} ({plugin.value}) does not load: "
-                    f"{type(error).__name__}: {error}; repair or uninstall {owner}"
-                ) from error
 
 
 def parse(config_class: type[T], argv: Sequence[str], *, command: str) -> T:

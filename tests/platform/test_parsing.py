@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from leray.algorithms.config import PolicyConfig
+from leray.algorithms.plugins import register_plugins
 from leray.algorithms.sac.config import MLPConfig, SACPolicyConfig
 from leray.envs.config import EnvConfig, GymEnvConfig
 from leray.errors import ConfigError
-from leray.platform import parsing
 from leray.platform.config import (
     DatasetConfig,
     EvalPolicyConfig,
@@ -342,7 +342,7 @@ def test_a_choice_alone_round_trips_with_its_type(tmp_path: Path, root: type, co
 
 
 def test_every_known_policy_round_trips_with_its_defaults(tmp_path: Path) -> None:
-    parsing.register_plugins()
+    register_plugins()
     for name, policy in PolicyConfig.get_known_choices().items():
         (tmp_path / f"{name}.yaml").write_text(dump(policy()))
         assert load(PolicyConfig, tmp_path / f"{name}.yaml") == policy()

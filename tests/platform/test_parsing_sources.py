@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from leray.algorithms import plugins
 from leray.algorithms.sac.config import SACPolicyConfig
 from leray.envs.config import GymEnvConfig
 from leray.errors import CheckpointError, ConfigError
-from leray.platform import parsing
 from leray.platform.config import TrainConfig
 from leray.platform.parsing import dump, encode, load, parse
 
@@ -141,16 +141,16 @@ class FakeEntryPoint:
 
 
 def test_plugins_of_both_groups_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    plugins = {"leray.policies": [FakeEntryPoint()], "leray.envs": [FakeEntryPoint()]}
-    monkeypatch.setattr(parsing, "entry_points", lambda group: plugins[group])
-    parsing.register_plugins()
-    assert [plugins[group][0].loaded for group in plugins] == [1, 1]
+    found = {"leray.policies": [FakeEntryPoint()], "leray.envs": [FakeEntryPoint()]}
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found[group])
+    plugins.register_plugins()
+    assert [found[group][0].loaded for group in found] == [1, 1]
 
 
 def test_a_broken_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = [FakeEntryPoint(ImportError("no module toy"))]
-    monkeypatch.setattr(parsing, "entry_points", lambda group: broken)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: broken)
     with pytest.raises(
         ConfigError, match=r"plugin toy of .* does not load: ImportError: no module"
     ):
-        parsing.register_plugins()
+        plugins.register_plugins()

@@ -54,7 +54,7 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         super().setup(config)
         options = self.config.policy_config()
         self.pacing = Pacing(options.utd_ratio, options.online_step_before_learning)
-        self.episodes: list[dict[str, float]] = []
+        self.episodes: list[dict[str, Any]] = []
         """The newest finished episodes."""
         self.num_episodes = 0
         self.boundary: int | None = None
@@ -109,7 +109,7 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         if recent:
             metrics["train/episode_return"] = float(np.mean([e["return"] for e in recent]))
             metrics["train/episode_length"] = float(np.mean([e["length"] for e in recent]))
-            success = [e["success"] for e in recent if not np.isnan(e["success"])]
+            success = [e["success"] for e in recent if e["success"] is not None]
             if success:
                 metrics["train/success_rate"] = float(np.mean(success))
         if self._staleness:

@@ -1,30 +1,26 @@
 """The RLlib config of an off-policy algorithm, generated from its policy's dataclass."""
 
-import dataclasses
-import inspect
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import gymnasium as gym
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
-from leray.algorithms.config import PolicyConfig
 from leray.algorithms.offpolicy.learner import OffPolicyLearner
 from leray.algorithms.offpolicy.module import PolicyModule
+from leray.algorithms.rllib_options import OptionsConfig
 from leray.data.lerobot.reader import DatasetReader
 from leray.envs.config import EnvConfig, GymEnvConfig
 from leray.envs.make import make_env
+from leray.envs.observation import action_feature
 from leray.envs.runner import CollectingEnvRunner
 from leray.errors import ConfigError
 
 
-class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
-    """Every field of `policy_config_class` is an attribute here, so that Tune can vary it.
-
-    Beside them:
+class OffPolicyConfig(OptionsConfig):
+    """The policy's options (see `OptionsConfig`) and those of collecting and storing.
 
     * `clock`: `sync` or `async`; None means sync without remote runners, async with them.
     * `replay_folder`: where replay is memory-mapped; None keeps it in memory.
@@ -34,12 +30,13 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
     * `goal_relative`: append goal-relative features to goal tasks' observations.
     """
 
-    policy_config_class: type[PolicyConfig]
+    extra_options: ClassVar[frozenset[str]] = frozenset(
+        {"clock", "replay_folder", "replay_slack", "dataset_root", "dataset_episodes", "online"}
+        | {"goal_relative", "env_options", "updates_per_training_step"}
+    )
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
-        for field in dataclasses.fields(self.policy_config_class):
-            setattr(self, field.name, _default(field))
         self.env_runner_cls = CollectingEnvRunner
         self.log_level = "ERROR"
         self.train_batch_size_per_learner = 256
@@ -60,25 +57,6 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
         self.goal_relative = True
         self.env_options: EnvConfig | None = None
         self.updates_per_training_step = 64
-
-    def training(self, **options: Any) -> Self:
-        """Set the algorithm's own options by name; everything else goes to RLlib's `training`.
-
-        Raises:
-            ConfigError: neither knows the option.
-        """
-        own = {key: options.pop(key) for key in list(options) if key in self._own_names()}
-        rllib_names = inspect.signature(AlgorithmConfig.training).parameters.keys()
-        if unknown := sorted(options.keys() - rllib_names):
-            raise ConfigError(
-                f"training() got unknown options {unknown}: allowed are "
-                f"{', '.join(sorted(self._own_names()))} and those of RLlib"
-            )
-        super().training(**options)
-        for key, value in own.items():
-            if value is not NotProvided:
-                setattr(self, key, value)
-        return self
 
     def prepare(self, options: dict[str, Any], batch_size: int) -> None:
         """Set the policy's options and the batch size of a run."""
@@ -105,11 +83,6 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
         self.clock = clock
         self.rollout_fragment_length = fragment_length
 
-    def policy_config(self) -> PolicyConfig:
-        """Return the policy's options as their validated dataclass."""
-        names = [field.name for field in dataclasses.fields(self.policy_config_class)]
-        return self.policy_config_class(**{name: getattr(self, name) for name in names})
-
     def validate(self) -> None:
         """Check what RLlib cannot know."""
         super().validate()
@@ -125,6 +98,10 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
             raise ConfigError("clock=async needs num_env_runners >= 1")
         if self.dataset_root is not None and self.dataset_stats is None:
             self.dataset_stats = DatasetReader.open(Path(self.dataset_root)).stats
+        if self.env_options is not None and self.online and not self.in_evaluation:
+            env = make_env(self.env_options)  # what is wrong with it is said here, not in an actor
+            action_feature(env)
+            env.close()
         if not self.online and self.dataset_root is None:
             raise ConfigError("online=False needs dataset_root")
 
@@ -151,15 +128,3 @@ class OffPolicyConfig(AlgorithmConfig):  # type: ignore[misc]
         if not isinstance(self.env, str) or _global_registry.contains(ENV_CREATOR, self.env):
             return creator(context)
         return make_env(GymEnvConfig(task=self.env, kwargs=dict(context)))
-
-    @classmethod
-    def _own_names(cls) -> set[str]:
-        extra = {"clock", "replay_folder", "replay_slack", "dataset_root", "dataset_episodes"}
-        extra |= {"online", "goal_relative", "env_options", "updates_per_training_step"}
-        return {field.name for field in dataclasses.fields(cls.policy_config_class)} | extra
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default

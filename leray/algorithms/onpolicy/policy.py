@@ -118,6 +118,7 @@ class ActorCriticPolicy:
         features = self.features
         inputs = features.select(self._encoder.keys)
         options = draccus.encode(self.config, type(self.config))
+        options["pretrained_path"] = None  # the weights are beside this file
         options.pop("type", None)
         write_json(
             folder / "config.json",

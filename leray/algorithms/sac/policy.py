@@ -136,6 +136,7 @@ class SACPolicy:
         inputs = features.select([key for key in features if key != ACTION])
         encoded = draccus.encode(self.config, type(self.config))
         encoded.pop("type", None)
+        encoded["pretrained_path"] = None  # the weights are beside this file
         write_json(
             folder / "config.json",
             {

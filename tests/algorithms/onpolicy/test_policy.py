@@ -11,6 +11,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
 from leray.algorithms.onpolicy.policy import ActorCriticPolicy, actor_critic_processor
+from leray.algorithms.plugins import register_plugins
 from leray.algorithms.ppo.algorithm import PPOConfig
 from leray.algorithms.registry import load_policy
 from leray.data.features import Feature, Features
@@ -18,7 +19,6 @@ from leray.data.names import ACTION, OBSERVATION_STATE
 from leray.envs.config import GymEnvConfig
 from leray.envs.episodes import run_episodes
 from leray.errors import CheckpointError
-from leray.platform.parsing import register_plugins
 
 register_plugins()
 BOUNDS = {"low": (-2.0, 0.5), "high": (2.0, 3.0)}
