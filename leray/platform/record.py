@@ -22,6 +22,8 @@ from leray.platform.run_directory import resolve_pretrained_model
 MAX_FAILURES = 100
 """Episodes in a row without success after which recording gives up."""
 
+FIRST_SEED = 1_000_000_000
+"""Added to the seeds of recorded episodes, so that none begins like one a policy is judged on."""
 RETRY_SEED_STRIDE = 1_000_003
 """What each failed episode adds to the seed of the next try, clear of those of later episodes."""
 _STEP_FEATURES = {
@@ -60,7 +62,8 @@ def _record(config: RecordConfig, env: gym.Env[Any, Any]) -> None:
         progress = Progress(total)
         tried, failures = 0, 0
         while (saved := writer.num_episodes - first) < total:
-            seed = config.seed + writer.num_episodes + failures * RETRY_SEED_STRIDE
+            number = writer.num_episodes + failures * RETRY_SEED_STRIDE
+            seed = (FIRST_SEED + config.seed + number) % 2**31
             restart(seed)
             episode, succeeded = _run_episode(env, mapping, act, seed=seed)
             tried += 1
