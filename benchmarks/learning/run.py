@@ -10,15 +10,16 @@ import argparse
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from machine import describe  # noqa: E402 - a script beside this folder
+
 RUNS = Path("outputs/benchmarks")
 PANDA = [f"--config_path={HERE / 'panda.yaml'}", "--eval.n_episodes=100", "--eval_freq=2000"]
 PANDA += ["--eval.max_episodes_rendered=0", "--save_freq=4000", "--log_freq=1000"]
@@ -96,12 +97,7 @@ def collect(suite: str) -> None:
         writer = csv.writer(file)
         writer.writerow(["variant", "seed", "env_step", "eval_return_mean", "eval_success_rate"])
         writer.writerows(rows)
-    machine = {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "ray", "mujoco", "gymnasium", "leray")},
-    }
+    machine = describe("torch", "ray", "mujoco", "gymnasium", "leray")
     (HERE / "results" / f"{suite}_versions.json").write_text(json.dumps(machine, indent=2) + "\n")
     draw(suite, rows)
     print(path)

@@ -9,14 +9,15 @@ import argparse
 import csv
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from machine import describe  # noqa: E402 - a script beside this folder
+
 PEERS = {"sb3", "sbx"}
 MEASUREMENTS = [
     ("learner", ["leray", "leray_bfloat16", "sb3", "sbx"], [{}]),
@@ -100,23 +101,9 @@ def write(rows: list[list], arguments) -> None:
     listed = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in "
     listed += "('torch', 'jax', 'stable-baselines3', 'sbx-rl', 'gymnasium', 'mujoco')}))"
     peers = subprocess.run([arguments.peers, "-c", listed], capture_output=True, text=True)
-    machine = {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": arguments.threads,
-        "python": platform.python_version(),
-        "leray": {name: version(name) for name in ("leray", "torch", "ray", "gymnasium", "mujoco")},
-        "peers": json.loads(peers.stdout or "{}"),
-    }
+    machine = describe("leray", "torch", "ray", "gymnasium", "mujoco")
+    machine |= {"threads": arguments.threads, "peers": json.loads(peers.stdout or "{}")}
     (results / "speed_versions.json").write_text(json.dumps(machine, indent=2) + "\n")
-
-
-def cpu_name() -> str:
-    """Return the processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":
