@@ -111,7 +111,8 @@ def test_failures_are_left_out_and_their_seeds_not_used_again(tmp_path, monkeypa
     run(config(tmp_path / "data", episodes=3))
     assert len(set(seeds)) == len(seeds) == 5
     assert DatasetReader.open(tmp_path / "data").num_episodes == 3
-    assert [seeds[0], seeds[-1]] == [1000, 1002]
+    # far from the seeds 1000, 1001, ... that episodes of an evaluation begin from
+    assert [seeds[0], seeds[-1]] == [1_000_001_000, 1_000_001_002]
 
 
 def test_a_policy_that_never_succeeds_is_given_up(tmp_path, monkeypatch):
