@@ -14,6 +14,7 @@ from leray.data.names import (
     OBSERVATION_IMAGES,
     OBSERVATION_STATE,
 )
+from leray.envs.goals import GoalLayout
 from leray.errors import EnvError
 
 Observation = dict[str, NDArray[Any]]
@@ -39,11 +40,21 @@ class ObservationMap:
 
     def __init__(self, env: gym.Env[Any, Any], *, goal_relative: bool) -> None:
         space = env.observation_space
+        self.goals: GoalLayout | None = None
+        """Where the goals of a goal task lie, else None."""
         self._map: Callable[[Any], Observation]
         if isinstance(space, gym.spaces.Dict) and set(space.spaces) == _GOAL_KEYS:
             self._gripper = getattr(env.unwrapped, "end_effector_slice", None)
             self._goal_relative = goal_relative
             self._map = self._goal
+            size = space["achieved_goal"].shape[0]
+            parts = [slice(start, start + size) for start in range(0, 3 * size, size)]
+            self.goals = GoalLayout(
+                key=ENVIRONMENT_STATE,
+                achieved=parts[0],
+                desired=parts[1],
+                offset=parts[2] if goal_relative else None,
+            )
         elif isinstance(space, gym.spaces.Dict):
             self._map = self._dictionary
         elif isinstance(space, gym.spaces.Box):

@@ -106,7 +106,6 @@ def dataset_root(config: DatasetConfig) -> Path:
 def _add_runners(algorithm: TrainableConfig, config: TrainConfig) -> None:
     assert config.env is not None
     runners = config.runners
-    make_env(config.env).close()  # what is wrong with it is said here, not in a remote runner
     algorithm.environment(config.env.task)
     algorithm.env_options = config.env
     algorithm.goal_relative = config.env.goal_relative

@@ -1,5 +1,6 @@
 """The RLlib config of an off-policy algorithm, generated from its policy's dataclass."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +14,9 @@ from leray.algorithms.offpolicy.module import PolicyModule
 from leray.algorithms.rllib_options import OptionsConfig
 from leray.data.lerobot.reader import DatasetReader
 from leray.envs.config import EnvConfig, GymEnvConfig
+from leray.envs.goals import GoalTask, goal_task
 from leray.envs.make import make_env
-from leray.envs.observation import action_feature
+from leray.envs.observation import ObservationMap, action_feature
 from leray.envs.runner import CollectingEnvRunner
 from leray.errors import ConfigError
 
@@ -99,9 +101,8 @@ class OffPolicyConfig(OptionsConfig):
         if self.dataset_root is not None and self.dataset_stats is None:
             self.dataset_stats = DatasetReader.open(Path(self.dataset_root)).stats
         if self.env_options is not None and self.online and not self.in_evaluation:
-            env = make_env(self.env_options)  # what is wrong with it is said here, not in an actor
-            action_feature(env)
-            env.close()
+            with closing(make_env(self.env_options)) as env:
+                action_feature(env)  # what is wrong with it is said here, not in an actor
         if not self.online and self.dataset_root is None:
             raise ConfigError("online=False needs dataset_root")
 
@@ -109,6 +110,13 @@ class OffPolicyConfig(OptionsConfig):
     def resolved_clock(self) -> str:
         """The clock in force."""
         return self.clock or ("sync" if self.num_env_runners == 0 else "async")
+
+    def goal_task(self) -> GoalTask | None:
+        """Return how the environment rewards goals, or None if it has no goals."""
+        if self.env_options is None:
+            return None
+        env = make_env(self.env_options)
+        return goal_task(env, ObservationMap(env, goal_relative=self.goal_relative).goals)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the module that carries the policy (RLlib's name)."""

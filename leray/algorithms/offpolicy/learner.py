@@ -10,10 +10,12 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from leray.algorithms.offpolicy.module import PolicyModule
 from leray.algorithms.offpolicy.state import load_state, save_state
 from leray.algorithms.replay.dataset import replay_from_dataset
+from leray.algorithms.replay.hindsight import Hindsight
 from leray.algorithms.replay.ring import ReplayBuffer
 from leray.algorithms.replay.sampler import ReplaySampler
 from leray.data.lerobot.reader import DatasetReader
 from leray.envs.fragment import Fragment
+from leray.errors import ConfigError
 
 Metrics = dict[str, float]
 
@@ -49,6 +51,7 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
             discount=options.discount,
             seed=seed + 1,
             device=self._device,
+            hindsight=self._hindsight(options),
         )
         self.learner = self.policy.make_learner(
             batch_size=config.train_batch_size_per_learner, seed=seed + 2
@@ -140,6 +143,24 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
     def _map_module_to_device(self, module: Any) -> None:
         """Move the policy and its buffers together (RLlib's name)."""
         module[DEFAULT_MODULE_ID].place(self._device)
+
+    def _hindsight(self, options: Any) -> Hindsight | None:
+        """Return what relabels goals, where the policy asks for it and the environment can."""
+        task = self.config.goal_task() if options.her_ratio > 0 else None
+        if task is None:
+            return None
+        if options.n_step > 1:
+            raise ConfigError(
+                f"--policy.n_step={options.n_step} with --policy.her_ratio={options.her_ratio}: "
+                "goals are relabelled in one-step targets only; give --policy.n_step=1 or "
+                "--policy.her_ratio=0"
+            )
+        return Hindsight(
+            task,
+            ratio=options.her_ratio,
+            horizon=options.her_horizon,
+            discount=options.discount,
+        )
 
     def _online_replay(self, capacity: int, folder: Path | None) -> ReplayBuffer | None:
         if not self.config.online:

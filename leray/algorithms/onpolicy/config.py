@@ -14,6 +14,7 @@ from leray.algorithms.onpolicy.runner import (
 )
 from leray.algorithms.rllib_options import OptionsConfig
 from leray.envs.config import EnvConfig, GymEnvConfig
+from leray.envs.flat import FlatEnv
 from leray.errors import ConfigError
 
 
@@ -86,5 +87,7 @@ class OnPolicyConfig(OptionsConfig):
                     "config of an environment"
                 )
             self.env_options = GymEnvConfig(task=self.env, kwargs=dict(self.env_config))
+        if not self.in_evaluation:
+            FlatEnv(self.env_options).close()  # what is wrong with it is said here, not in an actor
         register_env(ENV_NAME, make_flat_env)
         self.environment(ENV_NAME, env_config={"env": self.env_options})

@@ -1,34 +1,27 @@
 """The policy of PPO and APPO: acting as RLlib's env runners do, and the checkpoint folder."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import draccus
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from leray.algorithms.config import PolicyConfig
 from leray.algorithms.networks.encoder import VectorEncoder
 from leray.algorithms.onpolicy.options import ActorCriticConfig
+from leray.algorithms.pretrained import CONFIG_FILE, read_config, read_tensors, save_folder
 from leray.algorithms.processor import (
     MIN_MAX,
     Processor,
-    features_from_policy,
     make_processor,
-    policy_features,
     to_tensor,
 )
 from leray.data.features import Feature, Features
 from leray.data.names import ACTION
-from leray.errors import CheckpointError, ConfigError
-from leray.files import write_json
+from leray.errors import CheckpointError
 
 NORM_MAP = {"ACTION": MIN_MAX}
 """The network acts between -1 and 1; observations go in as they are."""
@@ -114,26 +107,8 @@ class ActorCriticPolicy:
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and the processors."""
-        folder.mkdir(parents=True, exist_ok=True)
-        features = self.features
-        inputs = features.select(self._encoder.keys)
-        options = draccus.encode(self.config, type(self.config))
-        options["pretrained_path"] = None  # the weights are beside this file
-        options.pop("type", None)
-        write_json(
-            folder / "config.json",
-            {
-                "type": self.config.type,
-                "input_features": policy_features(inputs),
-                "output_features": policy_features(features.select([ACTION])),
-                "normalization_mapping": dict(self.processor.norm_map),
-                "num_actions": self.num_actions,
-                **options,
-            },
-        )
-        tensors = {name: tensor.cpu() for name, tensor in self.tensors.items()}
-        save_file(tensors, folder / "model.safetensors")
-        self.processor.save(folder)
+        extra = {"num_actions": self.num_actions}
+        save_folder(folder, self.config, self.processor, self.tensors, **extra)
 
     @classmethod
     def from_pretrained(
@@ -144,23 +119,12 @@ class ActorCriticPolicy:
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the config.
         """
-        path = folder / "config.json"
-        try:
-            raw = json.loads(path.read_text())
-            kind = PolicyConfig.get_choice_class(raw["type"])
-            names = {f.name for f in fields(kind)}
-            config = draccus.decode(kind, {key: raw[key] for key in raw.keys() & names})
-            num_actions = None if raw["num_actions"] is None else int(raw["num_actions"])
-            features = features_from_policy(raw["input_features"] | raw["output_features"])
-        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({type(error).__name__}: {error}): give a folder that "
-                "holds a PPO or APPO checkpoint"
-            ) from error
+        config, features, raw = read_config(folder, ActorCriticConfig)
+        num_actions = _stored_choice(raw, folder)
         if num_actions is not None:
             features = Features({**features, ACTION: Feature("int64", (1,))})
         processor = Processor.load(folder, features)
-        tensors = _read_tensors(folder / "model.safetensors")
+        tensors = read_tensors(folder)
         return cls(config, processor, tensors, num_actions=num_actions, device=device)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -222,10 +186,12 @@ def _bounds(processor: Processor) -> tuple[NDArray[np.float32], NDArray[np.float
     return (stats["min"], stats["max"]) if {"min", "max"} <= stats.keys() else None
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load_file(path))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: give another checkpoint") from error
-    except Exception as error:  # safetensors raises its own type
-        raise CheckpointError(f"{path} is damaged ({error}): give another checkpoint") from error
+def _stored_choice(raw: Mapping[str, Any], folder: Path) -> int | None:
+    """Return how many actions a stored policy chooses from; None where actions are vectors."""
+    found = raw.get("num_actions", "nothing")
+    if found is None or (isinstance(found, int) and found > 0):
+        return found
+    raise CheckpointError(
+        f"{folder / CONFIG_FILE} says num_actions={found!r} where null or a number >= 1 is "
+        "expected: give another checkpoint"
+    )

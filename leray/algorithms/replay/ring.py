@@ -181,6 +181,27 @@ class ReplayBuffer:
         bootstrap[terminated] = 0.0
         return RowSample(rows, next_rows, reward, bootstrap)
 
+    def rows_after(self, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the slots of the observations some steps later, at most the episode's last.
+
+        Args:
+            rows: slots of steps, shape [B].
+            steps: how many steps later, each >= 1, shape [B].
+        """
+        after = np.take(self._storage.next, rows) % self._slots
+        left = steps - 1
+        going = np.flatnonzero(left > 0)
+        current, left = after[going], left[going]
+        while len(going):
+            links = np.take(self._storage.next, current)
+            further = np.flatnonzero(links >= 0)  # else the chain ends here
+            going, left = going[further], left[further] - 1
+            current = links[further] % self._slots
+            after[going] = current
+            further = np.flatnonzero(left > 0)
+            going, current, left = going[further], current[further], left[further]
+        return after
+
     def state_dict(self) -> dict[str, Any]:
         """Return what `rewind` needs: plain numbers and lists, no data."""
         start = self._window_start

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from leray.algorithms.replay.hindsight import Hindsight
 from leray.algorithms.replay.ring import ReplayBuffer, RowSample
 from leray.data.names import ACTION, REWARD
 
@@ -63,6 +64,7 @@ class ReplaySampler:
         discount: factor per step.
         seed: seed of the draws.
         device: where batches go.
+        hindsight: relabels transitions of goal tasks; None leaves all as they were.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ReplaySampler:
         discount: float,
         seed: int,
         device: torch.device,
+        hindsight: Hindsight | None = None,
     ) -> None:
         self.online = online
         self.offline = offline
@@ -85,6 +88,7 @@ class ReplaySampler:
         self._discount = discount
         self._rng = np.random.default_rng(seed)
         self._device = device
+        self._hindsight = hindsight
         copies = 2 if device.type == "cuda" else 1  # one is filled while the other is copied
         self._staging = [_Staging(self._allocate(), device) for _ in range(copies)]
 
@@ -149,6 +153,17 @@ class ReplaySampler:
         _gather(replay.columns[ACTION], drawn.rows, arrays[ACTION][part])
         arrays[REWARD][part] = drawn.reward
         arrays[BOOTSTRAP][part] = drawn.bootstrap
+        if self._hindsight is not None:
+            keys = replay.observation_keys
+            self._hindsight.relabel(
+                replay,
+                drawn.rows,
+                self._rng,
+                observation={key: arrays[key][part] for key in keys},
+                next_observation={key: arrays[NEXT + key][part] for key in keys},
+                reward=arrays[REWARD][part],
+                bootstrap=arrays[BOOTSTRAP][part],
+            )
 
 
 def _gather(column: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:

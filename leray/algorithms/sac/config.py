@@ -81,6 +81,11 @@ class SACPolicyConfig(PolicyConfig):
     bc_q_filter: bool = False
     """Imitate only where the critics rate the recorded action above the actor's own (Nair et al.
     2018), for demonstrations that are not good throughout."""
+    her_ratio: float = 0.8
+    """Share of samples that get a goal their own episode came to (hindsight experience replay);
+    only where observations hold goals and the environment has `compute_reward`."""
+    her_horizon: float = 20.0
+    """How many steps after a sample that goal was come to, on average."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the large matrix products; weights and sums stay float32."""
 
@@ -94,7 +99,7 @@ class SACPolicyConfig(PolicyConfig):
         for name in (*counts, "offline_buffer_capacity"):
             value = getattr(self, name)
             require(value >= 1, f"--policy.{name}={value}: give a whole number >= 1")
-        for name in ("discount", "online_ratio", "critic_target_update_weight"):
+        for name in ("discount", "online_ratio", "critic_target_update_weight", "her_ratio"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"--policy.{name}={value}: give a number from 0 to 1")
         subset = self.num_subsample_critics
@@ -108,6 +113,8 @@ class SACPolicyConfig(PolicyConfig):
         )
         before = self.online_step_before_learning
         require(before >= 0, f"--policy.online_step_before_learning={before}: give a number >= 0")
+        horizon = self.her_horizon
+        require(horizon >= 1, f"--policy.her_horizon={horizon}: give a number of steps >= 1")
         require(self.bc_weight >= 0, f"--policy.bc_weight={self.bc_weight}: give a number >= 0")
         require(
             self.precision in ("float32", "bfloat16"),

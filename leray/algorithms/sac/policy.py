@@ -1,28 +1,24 @@
 """The SAC policy: acting, and the checkpoint folder."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import draccus
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leray.algorithms.networks import mlp, tanh_gaussian
 from leray.algorithms.networks.encoder import VectorEncoder
-from leray.algorithms.processor import Processor, features_from_policy, policy_features, to_tensor
+from leray.algorithms.pretrained import WEIGHTS_FILE, read_config, read_tensors, save_folder
+from leray.algorithms.processor import Processor, to_tensor
 from leray.algorithms.sac.config import SACPolicyConfig
 from leray.algorithms.sac.learner import SACLearner
 from leray.algorithms.sac.networks import SACNetworks
 from leray.data.features import Features
 from leray.data.names import ACTION
 from leray.errors import CheckpointError, FeatureMismatchError
-from leray.files import write_json
 
 
 class SACPolicy:
@@ -131,25 +127,7 @@ class SACPolicy:
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and the processors."""
-        folder.mkdir(parents=True, exist_ok=True)
-        features = self.features
-        inputs = features.select([key for key in features if key != ACTION])
-        encoded = draccus.encode(self.config, type(self.config))
-        encoded.pop("type", None)
-        encoded["pretrained_path"] = None  # the weights are beside this file
-        write_json(
-            folder / "config.json",
-            {
-                "type": "sac",
-                "input_features": policy_features(inputs),
-                "output_features": policy_features(features.select([ACTION])),
-                "normalization_mapping": dict(self.processor.norm_map),
-                **{key: value for key, value in encoded.items() if key != "normalization_mapping"},
-            },
-        )
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.networks.named().items()}
-        save_file(tensors, folder / "model.safetensors")
-        self.processor.save(folder)
+        save_folder(folder, self.config, self.processor, self.networks.named())
 
     @classmethod
     def from_pretrained(cls, folder: Path, device: torch.device | None = None) -> "SACPolicy":
@@ -158,18 +136,7 @@ class SACPolicy:
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the config.
         """
-        try:
-            raw = json.loads((folder / "config.json").read_text())
-            names = {f.name for f in fields(SACPolicyConfig)}
-            options = {key: value for key, value in raw.items() if key in names}
-            config = draccus.decode(SACPolicyConfig, options)
-            features = features_from_policy(raw["input_features"] | raw["output_features"])
-        except Exception as error:  # draccus raises its own types, with several lines
-            reason = " ".join(str(error).split())
-            raise CheckpointError(
-                f"{folder / 'config.json'} cannot be read ({type(error).__name__}: {reason}): "
-                "give a folder that holds a SAC checkpoint"
-            ) from error
+        config, features, _ = read_config(folder, SACPolicyConfig)
         policy = cls(config, Processor.load(folder, features), device)
         policy.load_weights(folder)
         return policy
@@ -180,15 +147,7 @@ class SACPolicy:
         Raises:
             CheckpointError: the file is missing or damaged, or names or shapes differ.
         """
-        path = folder / "model.safetensors"
-        try:
-            stored = load_file(path, device=str(self.device))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path} is missing: give another checkpoint") from error
-        except Exception as error:  # safetensors raises its own type
-            raise CheckpointError(
-                f"{path} is damaged ({error}): give another checkpoint"
-            ) from error
+        stored = read_tensors(folder, self.device)
         own = self.networks.named()
         wrong = sorted(
             name
@@ -197,7 +156,8 @@ class SACPolicy:
         )
         if wrong:
             raise CheckpointError(
-                f"{path} does not fit this policy; names or shapes differ for {', '.join(wrong)}: "
+                f"{folder / WEIGHTS_FILE} does not fit this policy; names or shapes differ for "
+                f"{', '.join(wrong)}: "
                 "use the network options the checkpoint was trained with"
             )
         for name, tensor in own.items():

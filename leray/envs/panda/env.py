@@ -185,6 +185,17 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
         reward = -apart if dense else np.where(apart > DISTANCE_THRESHOLD_M, -1.0, 0.0)
         return float(reward) if reward.ndim == 0 else reward
 
+    def compute_terminated(
+        self, achieved_goal: NDArray[Any], desired_goal: NDArray[Any], info: Any
+    ) -> NDArray[np.bool_] | bool:
+        """Return whether having achieved something ends an episode; arguments as `compute_reward`.
+
+        Returns:
+            The same flags as `step`, shape [...]; a bool for single goals.
+        """
+        reached = distance(achieved_goal, desired_goal) < DISTANCE_THRESHOLD_M
+        return bool(reached) if reached.ndim == 0 else reached
+
     def render(self) -> NDArray[np.uint8] | None:
         """Return the front camera's frame, uint8, shape [height, width, 3].
 

@@ -193,7 +193,7 @@ def test_a_damaged_config_is_named(tmp_path):
     make_policy().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_actions": "many"}))
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"config\.json says num_actions='many'"):
         ActorCriticPolicy.from_pretrained(tmp_path)
 
 

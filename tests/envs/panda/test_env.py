@@ -84,6 +84,9 @@ def test_rewards_of_steps_are_those_of_compute_reward(task, reward_type):
             assert reward == pytest.approx(expected, abs=1e-6)
             rows.append((observation["achieved_goal"], observation["desired_goal"], reward))
     achieved, desired, rewards = map(np.array, zip(*rows, strict=True))
+    ended = np.linalg.norm(achieved - desired, axis=-1) < 0.05
+    np.testing.assert_array_equal(env.compute_terminated(achieved, desired, {}), ended)
+    assert env.compute_terminated(achieved[0], desired[0], {}) is bool(ended[0])
     np.testing.assert_array_equal(env.compute_reward(achieved, desired, {}), rewards)
     assert env.compute_reward(achieved[0], desired[0], {}) == rewards[0]
     square = env.compute_reward(achieved.reshape(4, -1, 3), desired.reshape(4, -1, 3), {})

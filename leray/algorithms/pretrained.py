@@ -1,0 +1,109 @@
+"""The files of a checkpoint folder that every policy has, in LeRobot's layout."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import draccus
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from leray.algorithms.config import PolicyConfig
+from leray.algorithms.processor import Processor, features_from_policy, policy_features
+from leray.data.features import Features
+from leray.data.names import ACTION
+from leray.errors import CheckpointError
+from leray.files import write_json
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class StoredConfig(NamedTuple):
+    """What `config.json` says."""
+
+    config: Any
+    """The policy's options, as the dataclass of its type."""
+    features: Features
+    """Observations and action."""
+    raw: dict[str, Any]
+    """All of the file, for what only one kind of policy writes."""
+
+
+def save_folder(
+    folder: Path,
+    config: PolicyConfig,
+    processor: Processor,
+    tensors: Mapping[str, Tensor],
+    **extra: Any,
+) -> None:
+    """Write `config.json`, `model.safetensors` and the processors.
+
+    Args:
+        folder: made if it is not there.
+        config: the policy's options.
+        processor: features and their normalisation.
+        tensors: all parameters by name.
+        extra: further entries of `config.json`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    features = processor.features
+    options = draccus.encode(config, type(config))
+    for name in ("type", "normalization_mapping"):
+        options.pop(name, None)
+    options["pretrained_path"] = None  # the weights are beside this file
+    entries = {
+        "type": config.type,
+        "input_features": policy_features(features.select([k for k in features if k != ACTION])),
+        "output_features": policy_features(features.select([ACTION])),
+        "normalization_mapping": dict(processor.norm_map),
+    }
+    write_json(folder / CONFIG_FILE, {**entries, **extra, **options})
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(stored, folder / WEIGHTS_FILE)
+    processor.save(folder)
+
+
+def read_config(folder: Path, family: type[PolicyConfig]) -> StoredConfig:
+    """Read `config.json`; entries that the policy does not know are left out.
+
+    Args:
+        folder: what `save_folder` wrote.
+        family: the kind of options expected: that class or one derived from it.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or of another kind of policy.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        raw = json.loads(path.read_text())
+        kind = PolicyConfig.get_choice_class(raw["type"])
+        if not issubclass(kind, family):
+            raise ValueError(f"it is of type {raw['type']}")
+        names = {field.name for field in fields(kind)}
+        config = draccus.decode(kind, {key: raw[key] for key in raw if key in names})
+        features = features_from_policy(raw["input_features"] | raw["output_features"])
+    except Exception as error:  # draccus raises its own types, with several lines
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {reason}): give a folder that holds "
+            "a checkpoint of this policy"
+        ) from error
+    return StoredConfig(config, features, raw)
+
+
+def read_tensors(folder: Path, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Read `model.safetensors`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    path = folder / WEIGHTS_FILE
+    try:
+        return dict(load_file(path, device=str(device or "cpu")))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: give another checkpoint") from error
+    except Exception as error:  # safetensors raises its own type
+        raise CheckpointError(f"{path} is damaged ({error}): give another checkpoint") from error

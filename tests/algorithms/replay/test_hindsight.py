@@ -1,0 +1,161 @@
+"""Hindsight relabelling, by hand: a walker on a line whose goal is a place."""
+
+import numpy as np
+import pytest
+import torch
+
+from leray.algorithms.replay.hindsight import Hindsight
+from leray.algorithms.replay.ring import ReplayBuffer
+from leray.algorithms.replay.sampler import BOOTSTRAP, NEXT, ReplaySampler
+from leray.data.features import Feature, Features
+from leray.data.names import ACTION, DONE, ENVIRONMENT_STATE, OBSERVATION_STATE, REWARD, TRUNCATED
+from leray.envs.fragment import Fragment
+from leray.envs.goals import GoalLayout, GoalTask
+
+GOAL = 1000.0
+"""What was asked for, and never reached."""
+LAYOUT = GoalLayout(
+    key=ENVIRONMENT_STATE, achieved=slice(0, 1), desired=slice(1, 2), offset=slice(2, 3)
+)
+FEATURES = Features(
+    {
+        OBSERVATION_STATE: Feature("float32", (1,)),
+        ENVIRONMENT_STATE: Feature("float32", (3,)),
+        ACTION: Feature("float32", (1,)),
+    }
+)
+
+
+def task(*, ends: bool = True, layout: GoalLayout = LAYOUT) -> GoalTask:
+    """Reward 0 where the goal is reached, else -1."""
+
+    def reached(achieved, desired):
+        return (achieved == desired)[:, 0]
+
+    return GoalTask(
+        layout=layout,
+        reward=lambda a, d: np.where(reached(a, d), 0.0, -1.0).astype(np.float32),
+        terminated=lambda a, d: reached(a, d) & ends,
+    )
+
+
+def walk(first: float, steps: int, stream: int) -> Fragment:
+    """Return an episode that visits first, first + 1, ... and is cut off after `steps` steps."""
+    places = first + np.arange(steps + 1, dtype=np.float32)[:, None]
+    goals = np.full_like(places, GOAL)
+    environment = np.concatenate([places, goals, goals - places], 1)
+    truncated = np.zeros((steps, 1), np.bool_)
+    truncated[-1] = True
+    last = {OBSERVATION_STATE: places[-1:], ENVIRONMENT_STATE: environment[-1:]}
+    return Fragment(
+        columns={
+            OBSERVATION_STATE: places[:-1, None],
+            ENVIRONMENT_STATE: environment[:-1, None],
+            ACTION: np.ones((steps, 1, 1), np.float32),
+            REWARD: np.full((steps, 1), -1, np.float32),
+            DONE: np.zeros((steps, 1), np.bool_),
+            TRUNCATED: truncated,
+        },
+        tail=last,
+        final=last,
+        streams=np.array([stream], np.int64),
+    )
+
+
+@pytest.fixture
+def replay() -> ReplayBuffer:
+    """Two episodes: places 0 to 10, and 100 to 110."""
+    buffer = ReplayBuffer(FEATURES, 100)
+    buffer.add(walk(0.0, 10, 0))
+    buffer.add(walk(100.0, 10, 1))
+    return buffer
+
+
+def sample(replay: ReplayBuffer, hindsight: Hindsight | None, size: int = 2000):
+    sampler = ReplaySampler(
+        replay,
+        None,
+        batch_size=size,
+        online_ratio=0.5,
+        n_step=1,
+        discount=0.9,
+        seed=0,
+        device=torch.device("cpu"),
+        hindsight=hindsight,
+    )
+    return sampler.sample()
+
+
+def rows_of(replay: ReplayBuffer, place: float) -> int:
+    return int(np.flatnonzero(replay.columns[OBSERVATION_STATE] == place)[0])
+
+
+def test_rows_after_follow_the_episode_and_stop_at_its_end(replay):
+    rows = np.array([rows_of(replay, place) for place in (0.0, 3.0, 9.0, 100.0, 105.0)])
+    after = replay.rows_after(rows, np.array([1, 4, 1, 10, 99]))
+    assert replay.columns[OBSERVATION_STATE][after].tolist() == [1, 7, 10, 110, 110]
+
+
+def test_rows_after_stop_at_the_newest_observation_of_a_running_episode(replay):
+    running = walk(500.0, 3, 2)
+    running.columns[TRUNCATED][:] = False
+    running.final = {key: value[:0] for key, value in running.final.items()}
+    replay.add(running)
+    after = replay.rows_after(np.array([rows_of(replay, 500.0)]), np.array([50]))
+    assert replay.columns[OBSERVATION_STATE][after].tolist() == [503]
+
+
+def test_a_goal_is_a_later_place_of_the_same_episode(replay):
+    batch = sample(replay, Hindsight(task(), ratio=1.0, horizon=3.0, discount=0.9))
+    place, goal = batch[OBSERVATION_STATE], batch[ENVIRONMENT_STATE][:, 1]
+    ahead = goal - place
+    assert ahead.min() == 1
+    assert (goal <= torch.where(place < 50, 10.0, 110.0)).all()
+    assert set(ahead.tolist()) == set(range(1, 11))
+    for prefix in ("", NEXT):
+        parts = batch[prefix + ENVIRONMENT_STATE]
+        torch.testing.assert_close(parts[:, 1], goal)
+        torch.testing.assert_close(parts[:, 2], goal - parts[:, 0])
+    torch.testing.assert_close(batch[REWARD], torch.where(ahead == 1, 0.0, -1.0))
+    torch.testing.assert_close(batch[BOOTSTRAP], torch.where(ahead == 1, 0.0, 0.9))
+
+
+def test_how_far_ahead_is_geometric_with_the_mean_asked_for(replay):
+    batch = sample(replay, Hindsight(task(), ratio=1.0, horizon=2.0, discount=0.9), 40_000)
+    first = batch[OBSERVATION_STATE] == 0.0
+    ahead = batch[ENVIRONMENT_STATE][first, 1]
+    # P(1) = 1/2, P(2) = 1/4; 4,000 samples, so 5 standard deviations are 0.04
+    assert (ahead == 1).float().mean().item() == pytest.approx(0.5, abs=0.04)
+    assert (ahead == 2).float().mean().item() == pytest.approx(0.25, abs=0.04)
+
+
+def test_the_rest_of_a_batch_stays_as_it_was(replay):
+    batch = sample(replay, Hindsight(task(), ratio=0.75, horizon=3.0, discount=0.9), 400)
+    told_again = batch[ENVIRONMENT_STATE][:, 1] != GOAL
+    assert told_again.tolist() == [True] * 300 + [False] * 100
+    assert (batch[REWARD][300:] == -1).all()
+    assert (batch[BOOTSTRAP][300:] == np.float32(0.9)).all()
+    assert (replay.columns[ENVIRONMENT_STATE][:22, 1] == GOAL).all()  # and so does the replay
+
+
+def test_a_task_that_goes_on_after_success_bootstraps(replay):
+    batch = sample(replay, Hindsight(task(ends=False), ratio=1.0, horizon=1.0, discount=0.9))
+    assert (batch[REWARD] == 0).all()
+    assert (batch[BOOTSTRAP] == np.float32(0.9)).all()
+
+
+def test_without_goal_relative_features_only_the_goal_changes(replay):
+    layout = GoalLayout(
+        key=ENVIRONMENT_STATE, achieved=slice(0, 1), desired=slice(1, 2), offset=None
+    )
+    plain = task(layout=layout)
+    batch = sample(replay, Hindsight(plain, ratio=1.0, horizon=3.0, discount=0.9))
+    parts = batch[ENVIRONMENT_STATE]
+    torch.testing.assert_close(parts[:, 2], GOAL - parts[:, 0])
+
+
+def test_relabelling_depends_on_the_seed_alone(replay):
+    hindsight = Hindsight(task(), ratio=0.8, horizon=3.0, discount=0.9)
+    first = {key: value.clone() for key, value in sample(replay, hindsight).items()}
+    second = sample(replay, hindsight)
+    assert all(torch.equal(first[key], second[key]) for key in first)
