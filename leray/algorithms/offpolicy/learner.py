@@ -155,12 +155,7 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
                 "goals are relabelled in one-step targets only; give --policy.n_step=1 or "
                 "--policy.her_ratio=0"
             )
-        return Hindsight(
-            task,
-            ratio=options.her_ratio,
-            horizon=options.her_horizon,
-            discount=options.discount,
-        )
+        return Hindsight(task, ratio=options.her_ratio, discount=options.discount)
 
     def _online_replay(self, capacity: int, folder: Path | None) -> ReplayBuffer | None:
         if not self.config.online:

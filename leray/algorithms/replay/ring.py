@@ -79,6 +79,8 @@ class ReplayBuffer:
             )
         self._open: dict[int, int] = {}
         """Newest row of each stream that may be continued."""
+        self.generation = 0
+        """Counts how often rows were taken back or replaced."""
         self._head, self._steps, self._total = self._storage.counters()
         self._discard_uncommitted()
 
@@ -102,8 +104,26 @@ class ReplayBuffer:
         return self._storage.columns
 
     @property
-    def _window_start(self) -> int:
+    def window_start(self) -> int:
+        """Number of the oldest row that sampling draws from."""
         return max(self._storage.oldest, self._head - self.capacity)
+
+    @property
+    def num_slots(self) -> int:
+        """Number of slots: the capacity and the slack."""
+        return self._slots
+
+    def links(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the links of rows by number, shape [n]; see the module's description."""
+        return self._storage.next[numbers % self._slots]
+
+    def following(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the slots of the observations after steps, given by their slots, shape [n]."""
+        return self._storage.next[rows] % self._slots
+
+    def open_rows(self) -> NDArray[np.int64]:
+        """Return the numbers of the rows that may still be continued."""
+        return np.fromiter(self._open.values(), np.int64, len(self._open))
 
     def add(self, fragment: Fragment) -> None:
         """Append a fragment; it is committed as a whole when this returns.
@@ -181,30 +201,9 @@ class ReplayBuffer:
         bootstrap[terminated] = 0.0
         return RowSample(rows, next_rows, reward, bootstrap)
 
-    def rows_after(self, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the slots of the observations some steps later, at most the episode's last.
-
-        Args:
-            rows: slots of steps, shape [B].
-            steps: how many steps later, each >= 1, shape [B].
-        """
-        after = np.take(self._storage.next, rows) % self._slots
-        left = steps - 1
-        going = np.flatnonzero(left > 0)
-        current, left = after[going], left[going]
-        while len(going):
-            links = np.take(self._storage.next, current)
-            further = np.flatnonzero(links >= 0)  # else the chain ends here
-            going, left = going[further], left[further] - 1
-            current = links[further] % self._slots
-            after[going] = current
-            further = np.flatnonzero(left > 0)
-            going, current, left = going[further], current[further], left[further]
-        return after
-
     def state_dict(self) -> dict[str, Any]:
         """Return what `rewind` needs: plain numbers and lists, no data."""
-        start = self._window_start
+        start = self.window_start
         return {
             "start": start,
             "head": self._head,
@@ -229,6 +228,7 @@ class ReplayBuffer:
         self._commit(state["head"], state["steps"], state["total"])
         self._discard_uncommitted()
         self._open = {int(stream): int(row) for stream, row in state["open"]}
+        self.generation += 1
 
     def close_streams(self) -> None:
         """Let no future fragment continue a stream; each starts anew, as after a reset."""
@@ -240,11 +240,11 @@ class ReplayBuffer:
 
     def live_columns(self) -> dict[str, NDArray[Any]]:
         """Return copies of all rows in the window, oldest first, links relative to its start."""
-        numbers = np.arange(self._window_start, self.head)
+        numbers = np.arange(self.window_start, self.head)
         slots = numbers % self._slots
         live = {key: column[slots] for key, column in self._storage.columns.items()}
         links = self._storage.next[slots]
-        live["next"] = np.where(links >= 0, links - self._window_start, links)
+        live["next"] = np.where(links >= 0, links - self.window_start, links)
         return live
 
     def load_columns(self, live: dict[str, NDArray[Any]]) -> None:
@@ -260,6 +260,7 @@ class ReplayBuffer:
         self._storage.oldest = 0
         self._commit(count, steps, steps)
         self._open.clear()
+        self.generation += 1
 
     def _commit(self, head: int, steps: int, total: int) -> None:
         self._head, self._steps, self._total = head, steps, total
@@ -268,7 +269,7 @@ class ReplayBuffer:
     def _uniform_rows(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         if len(self) == 0:
             raise ValueError("the replay is empty: add experience before sampling")
-        start, head = self._window_start, self._head
+        start, head = self.window_start, self._head
         drawn = np.empty(0, np.int64)
         while len(drawn) < size:
             missing = size - len(drawn)
@@ -286,7 +287,7 @@ class ReplayBuffer:
 
     def _make_room(self, num_new: int) -> int:
         """Give up the oldest rows before their slots are reused; return how many were steps."""
-        start, head = self._window_start, self._head
+        start, head = self.window_start, self._head
         leaving = np.arange(start, max(start, head + num_new - self.capacity))
         self._storage.oldest = max(self._storage.oldest, head + num_new - self._slots)
         return int((self._storage.next[leaving % self._slots] >= 0).sum())
@@ -312,7 +313,7 @@ class ReplayBuffer:
 
     def _discard_uncommitted(self) -> None:
         """Undo links to rows that were never committed, and all that open rows do not know yet."""
-        numbers = np.arange(self._window_start, self._head)
+        numbers = np.arange(self.window_start, self._head)
         slots = numbers % self._slots
         links = self._storage.next[slots]
         unlinked = slots[(links >= self._head) | (links == OPEN)]

@@ -147,20 +147,21 @@ class ReplaySampler:
         drawn: RowSample = replay.sample_rows(
             part.stop - part.start, self._rng, n_step=self._n_step, discount=self._discount
         )
+        hindsight = self._hindsight
+        goals = None if hindsight is None else hindsight.choose(replay, drawn, self._rng)
+        observation = {key: arrays[key][part] for key in replay.observation_keys}
+        following = {key: arrays[NEXT + key][part] for key in replay.observation_keys}
         for key in replay.observation_keys:
-            _gather(replay.columns[key], drawn.rows, arrays[key][part])
-            _gather(replay.columns[key], drawn.next_rows, arrays[NEXT + key][part])
+            _gather(replay.columns[key], drawn.rows, observation[key])
+            _gather(replay.columns[key], drawn.next_rows, following[key])
         _gather(replay.columns[ACTION], drawn.rows, arrays[ACTION][part])
         arrays[REWARD][part] = drawn.reward
         arrays[BOOTSTRAP][part] = drawn.bootstrap
-        if self._hindsight is not None:
-            keys = replay.observation_keys
-            self._hindsight.relabel(
-                replay,
-                drawn.rows,
-                self._rng,
-                observation={key: arrays[key][part] for key in keys},
-                next_observation={key: arrays[NEXT + key][part] for key in keys},
+        if hindsight is not None and goals is not None:
+            hindsight.relabel(
+                goals,
+                observation=observation,
+                next_observation=following,
                 reward=arrays[REWARD][part],
                 bootstrap=arrays[BOOTSTRAP][part],
             )

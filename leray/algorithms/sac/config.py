@@ -84,8 +84,6 @@ class SACPolicyConfig(PolicyConfig):
     her_ratio: float = 0.8
     """Share of samples that get a goal their own episode came to (hindsight experience replay);
     only where observations hold goals and the environment has `compute_reward`."""
-    her_horizon: float = 20.0
-    """How many steps after a sample that goal was come to, on average."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the large matrix products; weights and sums stay float32."""
 
@@ -113,8 +111,6 @@ class SACPolicyConfig(PolicyConfig):
         )
         before = self.online_step_before_learning
         require(before >= 0, f"--policy.online_step_before_learning={before}: give a number >= 0")
-        horizon = self.her_horizon
-        require(horizon >= 1, f"--policy.her_horizon={horizon}: give a number of steps >= 1")
         require(self.bc_weight >= 0, f"--policy.bc_weight={self.bc_weight}: give a number >= 0")
         require(
             self.precision in ("float32", "bfloat16"),

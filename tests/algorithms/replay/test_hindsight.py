@@ -86,27 +86,8 @@ def sample(replay: ReplayBuffer, hindsight: Hindsight | None, size: int = 2000):
     return sampler.sample()
 
 
-def rows_of(replay: ReplayBuffer, place: float) -> int:
-    return int(np.flatnonzero(replay.columns[OBSERVATION_STATE] == place)[0])
-
-
-def test_rows_after_follow_the_episode_and_stop_at_its_end(replay):
-    rows = np.array([rows_of(replay, place) for place in (0.0, 3.0, 9.0, 100.0, 105.0)])
-    after = replay.rows_after(rows, np.array([1, 4, 1, 10, 99]))
-    assert replay.columns[OBSERVATION_STATE][after].tolist() == [1, 7, 10, 110, 110]
-
-
-def test_rows_after_stop_at_the_newest_observation_of_a_running_episode(replay):
-    running = walk(500.0, 3, 2)
-    running.columns[TRUNCATED][:] = False
-    running.final = {key: value[:0] for key, value in running.final.items()}
-    replay.add(running)
-    after = replay.rows_after(np.array([rows_of(replay, 500.0)]), np.array([50]))
-    assert replay.columns[OBSERVATION_STATE][after].tolist() == [503]
-
-
 def test_a_goal_is_a_later_place_of_the_same_episode(replay):
-    batch = sample(replay, Hindsight(task(), ratio=1.0, horizon=3.0, discount=0.9))
+    batch = sample(replay, Hindsight(task(), ratio=1.0, discount=0.9))
     place, goal = batch[OBSERVATION_STATE], batch[ENVIRONMENT_STATE][:, 1]
     ahead = goal - place
     assert ahead.min() == 1
@@ -120,17 +101,8 @@ def test_a_goal_is_a_later_place_of_the_same_episode(replay):
     torch.testing.assert_close(batch[BOOTSTRAP], torch.where(ahead == 1, 0.0, 0.9))
 
 
-def test_how_far_ahead_is_geometric_with_the_mean_asked_for(replay):
-    batch = sample(replay, Hindsight(task(), ratio=1.0, horizon=2.0, discount=0.9), 40_000)
-    first = batch[OBSERVATION_STATE] == 0.0
-    ahead = batch[ENVIRONMENT_STATE][first, 1]
-    # P(1) = 1/2, P(2) = 1/4; 4,000 samples, so 5 standard deviations are 0.04
-    assert (ahead == 1).float().mean().item() == pytest.approx(0.5, abs=0.04)
-    assert (ahead == 2).float().mean().item() == pytest.approx(0.25, abs=0.04)
-
-
 def test_the_rest_of_a_batch_stays_as_it_was(replay):
-    batch = sample(replay, Hindsight(task(), ratio=0.75, horizon=3.0, discount=0.9), 400)
+    batch = sample(replay, Hindsight(task(), ratio=0.75, discount=0.9), 400)
     told_again = batch[ENVIRONMENT_STATE][:, 1] != GOAL
     assert told_again.tolist() == [True] * 300 + [False] * 100
     assert (batch[REWARD][300:] == -1).all()
@@ -139,9 +111,46 @@ def test_the_rest_of_a_batch_stays_as_it_was(replay):
 
 
 def test_a_task_that_goes_on_after_success_bootstraps(replay):
-    batch = sample(replay, Hindsight(task(ends=False), ratio=1.0, horizon=1.0, discount=0.9))
-    assert (batch[REWARD] == 0).all()
+    batch = sample(replay, Hindsight(task(ends=False), ratio=1.0, discount=0.9))
+    assert set(batch[REWARD].tolist()) == {0.0, -1.0}
     assert (batch[BOOTSTRAP] == np.float32(0.9)).all()
+
+
+def standing(places: list[float], stream: int) -> Fragment:
+    """Return an episode that visits the given places."""
+    fragment = walk(0.0, len(places) - 1, stream)
+    for key, column in ((ENVIRONMENT_STATE, 0), (OBSERVATION_STATE, None)):
+        values = np.array(places, np.float32)
+        rows, ends = fragment.columns[key], (fragment.tail[key], fragment.final[key])
+        if column is None:
+            rows[:, 0, 0] = values[:-1]
+        else:
+            rows[:, 0, column] = values[:-1]
+        for end in ends:
+            end[0, 0] = values[-1]
+    return fragment
+
+
+def test_steps_that_begin_at_their_goal_are_passed_over():
+    replay = ReplayBuffer(FEATURES, 100)
+    replay.add(standing([5.0] * 30 + [6.0, 6.0], 0))  # one step moves, at the end
+    batch = sample(replay, Hindsight(task(), ratio=0.5, discount=0.9), 200)
+    goals = batch[ENVIRONMENT_STATE][:, 1]
+    told = goals != GOAL
+    assert 50 < told.sum() <= 100
+    assert (goals[told] == 6).all()
+    assert (batch[OBSERVATION_STATE][told] == 5).all()
+    torch.testing.assert_close(
+        batch[REWARD][told], torch.where(batch[NEXT + OBSERVATION_STATE][told] == 6, 0.0, -1.0)
+    )
+
+
+def test_where_nothing_moves_nothing_is_told_again():
+    replay = ReplayBuffer(FEATURES, 100)
+    replay.add(standing([5.0] * 30, 0))
+    batch = sample(replay, Hindsight(task(), ratio=0.8, discount=0.9), 200)
+    assert (batch[ENVIRONMENT_STATE][:, 1] == GOAL).all()
+    assert (batch[REWARD] == -1).all()
 
 
 def test_without_goal_relative_features_only_the_goal_changes(replay):
@@ -149,13 +158,13 @@ def test_without_goal_relative_features_only_the_goal_changes(replay):
         key=ENVIRONMENT_STATE, achieved=slice(0, 1), desired=slice(1, 2), offset=None
     )
     plain = task(layout=layout)
-    batch = sample(replay, Hindsight(plain, ratio=1.0, horizon=3.0, discount=0.9))
+    batch = sample(replay, Hindsight(plain, ratio=1.0, discount=0.9))
     parts = batch[ENVIRONMENT_STATE]
     torch.testing.assert_close(parts[:, 2], GOAL - parts[:, 0])
 
 
 def test_relabelling_depends_on_the_seed_alone(replay):
-    hindsight = Hindsight(task(), ratio=0.8, horizon=3.0, discount=0.9)
+    hindsight = Hindsight(task(), ratio=0.8, discount=0.9)
     first = {key: value.clone() for key, value in sample(replay, hindsight).items()}
     second = sample(replay, hindsight)
     assert all(torch.equal(first[key], second[key]) for key in first)
