@@ -46,9 +46,9 @@ class SACPolicyConfig(PolicyConfig):
     """How many random target critics the minimum is taken over (REDQ); `null` means all."""
     actor_lr: float = 3e-4
     """Adam learning rate of the actor."""
-    critic_lr: float = 3e-4
+    critic_lr: float = 1e-3
     """Adam learning rate of the critics."""
-    temperature_lr: float = 3e-4
+    temperature_lr: float = 1e-3
     """Adam learning rate of the entropy temperature."""
     temperature_init: float = 1.0
     """Initial entropy temperature alpha."""

@@ -179,8 +179,8 @@ def test_ten_updates_stay_close_to_plain_autograd(make_policy, make_batch, optio
         learner.update(make_batch(index))
         reference.update(make_batch(index))
     # Adam divides by the gradient's size, so rounding where a gradient is nearly 0 moves a weight
-    # by a share of the learning rate, 3e-4
-    _assert_equal(policy, reference, tolerance=3e-5)
+    # by a share of the learning rate, 1e-3 of the critics
+    _assert_equal(policy, reference, tolerance=1e-4)
 
 
 def test_actor_and_temperature_wait_for_their_turn(make_policy, make_batch):
@@ -237,7 +237,7 @@ def test_bfloat16_stays_near_float32(make_policy, make_batch):
     # one Adam step moves a weight by at most the learning rate, up or down
     for name, tensor in rounded.named().items():
         assert tensor.dtype == torch.float32
-        torch.testing.assert_close(tensor, exact.named()[name], rtol=0, atol=2.01 * 3e-4)
+        torch.testing.assert_close(tensor, exact.named()[name], rtol=0, atol=2.01 * 1e-3)
     assert torch.equal(rounded.critic.compute, rounded.critic.flat.bfloat16())
     assert torch.equal(rounded.target.compute, rounded.target.flat.bfloat16())
 
