@@ -30,9 +30,9 @@ gl:
 
 demo: $(STAMP) gl ## install, record demonstrations, train, evaluate, show what is next
 	rm -rf outputs/demo
-	$(BIN)/leray record --env.type=gym --env.task=PandaReach-v3 --policy.type=expert \
+	$(BIN)/leray record --env.type=gym --env.task=PandaPickAndPlace-v3 --policy.type=expert \
 	  --dataset.root=outputs/demo/dataset --dataset.num_episodes=25
-	$(BIN)/leray train --config_path=examples/panda_reach.yaml \
+	$(BIN)/leray train --config_path=examples/panda_pick_and_place.yaml \
 	  --dataset.root=outputs/demo/dataset --output_dir=outputs/demo/train --job_name=demo
 	$(BIN)/leray eval --policy.path=outputs/demo/train --output_dir=outputs/demo/eval \
 	  --eval.n_episodes=100 --eval.max_episodes_rendered=2 --seed=5000
