@@ -21,8 +21,8 @@ sys.path.insert(0, str(HERE.parent))
 from machine import describe  # noqa: E402 - a script beside this folder
 
 RUNS = Path("outputs/benchmarks")
-PANDA = [f"--config_path={HERE / 'panda.yaml'}", "--eval.n_episodes=100", "--eval_freq=2000"]
-PANDA += ["--eval.max_episodes_rendered=0", "--save_freq=4000", "--log_freq=1000"]
+PANDA = [f"--config_path={HERE / 'panda.yaml'}", "--eval.n_episodes=100", "--eval_freq=1000"]
+PANDA += ["--eval.max_episodes_rendered=0", "--save_freq=5000", "--log_freq=1000"]
 DEMOS = RUNS / "panda_demos"
 CHEETAH = ["--env.type=gym", "--env.task=HalfCheetah-v5", "--policy.type=sac", "--steps=100000"]
 CHEETAH += ["--eval.n_episodes=10", "--eval.max_episodes_rendered=0", "--eval_freq=10000"]

@@ -112,7 +112,10 @@ class OffPolicyConfig(OptionsConfig):
         return self.clock or ("sync" if self.num_env_runners == 0 else "async")
 
     def goal_task(self) -> GoalTask | None:
-        """Return how the environment rewards goals, or None if it has no goals."""
+        """Return how the environment rewards goals, or None if it has no goals.
+
+        It keeps an environment of its own open, which answers.
+        """
         if self.env_options is None:
             return None
         env = make_env(self.env_options)

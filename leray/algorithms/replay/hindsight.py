@@ -9,7 +9,7 @@ from leray.algorithms.replay.outcomes import OutcomeIndex
 from leray.algorithms.replay.ring import ReplayBuffer, RowSample
 from leray.envs.goals import GoalTask
 
-CANDIDATES = 4
+CANDIDATES = 16
 """Steps looked at for each one told again: where little moves, few have an outcome worth it."""
 
 
@@ -31,7 +31,7 @@ class Hindsight:
         self._task = task
         self._ratio = ratio
         self._discount = discount
-        self._indices: dict[int, OutcomeIndex] = {}
+        self._indices: dict[ReplayBuffer, OutcomeIndex] = {}
 
     def choose(
         self, replay: ReplayBuffer, drawn: RowSample, rng: np.random.Generator
@@ -87,6 +87,6 @@ class Hindsight:
         bootstrap[:count] = np.where(ended, 0.0, self._discount)
 
     def _index(self, replay: ReplayBuffer) -> OutcomeIndex:
-        if id(replay) not in self._indices:
-            self._indices[id(replay)] = OutcomeIndex(replay)
-        return self._indices[id(replay)]
+        if replay not in self._indices:
+            self._indices[replay] = OutcomeIndex(replay)
+        return self._indices[replay]
