@@ -8,8 +8,6 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from leray.errors import EnvError
-
 Array = NDArray[Any]
 
 
@@ -43,37 +41,38 @@ def goal_task(env: gym.Env[Any, Any], layout: GoalLayout | None) -> GoalTask | N
 
     The environment answers through `compute_reward(achieved, desired, info)`, and, where reaching
     the goal ends an episode, `compute_terminated(achieved, desired, info)`, as in
-    Gymnasium-Robotics. It must not be closed while the task is used.
-
-    Raises:
-        EnvError: `compute_reward` does not take many goals at once.
+    Gymnasium-Robotics; at best for many goals at once, else they are asked one by one. It must not
+    be closed while the task is used.
     """
     source = env.unwrapped
     if layout is None or not hasattr(source, "compute_reward"):
         return None
-
-    def reward(achieved: Array, desired: Array) -> NDArray[np.float32]:
-        return np.asarray(source.compute_reward(achieved, desired, {}), np.float32)
-
-    def terminated(achieved: Array, desired: Array) -> NDArray[np.bool_]:
-        if not hasattr(source, "compute_terminated"):
-            return np.zeros(len(achieved), np.bool_)
-        ended = source.compute_terminated(achieved, desired, {})
-        return np.broadcast_to(np.asarray(ended, np.bool_), len(achieved))
-
     size = layout.achieved.stop - layout.achieved.start
+    reward = _for_many(source.compute_reward, size)
+    terminated = _for_many(getattr(source, "compute_terminated", _never), size)
+    return GoalTask(
+        layout=layout,
+        reward=lambda achieved, desired: reward(achieved, desired).astype(np.float32),
+        terminated=lambda achieved, desired: terminated(achieved, desired).astype(np.bool_),
+    )
+
+
+def _never(achieved: Array, desired: Array, info: Any) -> Array:
+    return np.zeros(len(achieved), np.bool_)
+
+
+def _for_many(method: Callable[[Array, Array, Any], Any], size: int) -> Callable[..., Array]:
+    """Return a method's answers for goals [B, G] as an array [B], asked together if it can."""
+
+    def together(achieved: Array, desired: Array) -> Array:
+        return np.asarray(method(achieved, desired, {}))
+
+    def one_by_one(achieved: Array, desired: Array) -> Array:
+        pairs = zip(achieved, desired, strict=True)
+        return np.array([method(one, other, {}) for one, other in pairs])
+
     probe = np.zeros((2, size), np.float32)
     try:
-        shape = reward(probe, probe).shape
-    except Exception as error:
-        raise EnvError(_not_batched(source, f"{type(error).__name__}: {error}")) from error
-    if shape != (2,):
-        raise EnvError(_not_batched(source, f"a result of shape {shape} for 2 goals"))
-    return GoalTask(layout=layout, reward=reward, terminated=terminated)
-
-
-def _not_batched(env: gym.Env[Any, Any], what: str) -> str:
-    return (
-        f"compute_reward of {type(env).__name__} does not take many goals at once ({what}): "
-        "let it accept arrays [B, G], or give --policy.her_ratio=0"
-    )
+        return together if together(probe, probe).shape == (2,) else one_by_one
+    except Exception:  # whatever it is, arrays of goals are not what it takes
+        return one_by_one

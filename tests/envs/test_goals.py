@@ -8,7 +8,6 @@ from leray.envs.config import GymEnvConfig
 from leray.envs.goals import goal_task
 from leray.envs.make import make_env
 from leray.envs.observation import ObservationMap
-from leray.errors import EnvError
 
 SPACE = gym.spaces.Dict(
     {
@@ -24,7 +23,12 @@ class OneGoalAtATime(gym.Env):
     observation_space = SPACE
     action_space = gym.spaces.Box(-1, 1, (1,))
 
+    def __init__(self, refuses=False):
+        self.refuses = refuses
+
     def compute_reward(self, achieved_goal, desired_goal, info):
+        if self.refuses and achieved_goal.ndim > 1:
+            raise ValueError("one goal, please")
         return float(np.linalg.norm(achieved_goal - desired_goal))
 
 
@@ -70,8 +74,10 @@ def test_without_compute_terminated_nothing_ends():
     assert task.terminated(np.zeros((3, 2)), np.zeros((3, 2))).tolist() == [False] * 3
 
 
-def test_rewards_of_one_goal_at_a_time_are_refused():
-    env = OneGoalAtATime()
-    layout = ObservationMap(env, goal_relative=True).goals
-    with pytest.raises(EnvError, match=r"OneGoalAtATime.*many goals.*her_ratio=0"):
-        goal_task(env, layout)
+@pytest.mark.parametrize("refuses", [False, True])
+def test_rewards_of_one_goal_at_a_time_are_asked_one_by_one(refuses):
+    env = OneGoalAtATime(refuses=refuses)
+    task = goal_task(env, ObservationMap(env, goal_relative=True).goals)
+    achieved = np.array([[0, 0], [3, 4], [6, 8]], np.float32)
+    assert task.reward(achieved, np.zeros((3, 2), np.float32)).tolist() == [0, 5, 10]
+    assert task.reward(achieved[:0], achieved[:0]).shape == (0,)
