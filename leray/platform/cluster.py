@@ -23,6 +23,8 @@ def connect(num_cpus: int | None = None) -> None:
         ray.init(**options)
         return
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # binds to 127.0.0.1
+    # else a learner that keeps all cores busy leaves too little to the runners it waits for
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(
         num_cpus=max(num_cpus or 0, os.cpu_count() or 1),
         include_dashboard=False,
