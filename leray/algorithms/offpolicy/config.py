@@ -116,9 +116,10 @@ class OffPolicyConfig(OptionsConfig):
 
         It keeps an environment of its own open, which answers.
         """
-        if self.env_options is None:
+        options = self._env_by_name(self.env_config)
+        if options is None:
             return None
-        env = make_env(self.env_options)
+        env = make_env(options)
         return goal_task(env, ObservationMap(env, goal_relative=self.goal_relative).goals)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -134,8 +135,13 @@ class OffPolicyConfig(OptionsConfig):
 
     def make_single_env(self, creator: Any, context: EnvContext) -> gym.Env[Any, Any]:
         """Build one environment: by RLlib's creator if it knows one, else by LeRay's names."""
+        options = self._env_by_name(context)
+        return creator(context) if options is None else make_env(options)
+
+    def _env_by_name(self, context: dict[str, Any]) -> EnvConfig | None:
+        """Return what LeRay builds environments from, or None if RLlib has a creator for them."""
         if self.env_options is not None:
-            return make_env(self.env_options)
+            return self.env_options
         if not isinstance(self.env, str) or _global_registry.contains(ENV_CREATOR, self.env):
-            return creator(context)
-        return make_env(GymEnvConfig(task=self.env, kwargs=dict(context)))
+            return None
+        return GymEnvConfig(task=self.env, kwargs=dict(context))

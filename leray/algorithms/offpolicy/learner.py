@@ -15,7 +15,6 @@ from leray.algorithms.replay.ring import ReplayBuffer
 from leray.algorithms.replay.sampler import ReplaySampler
 from leray.data.lerobot.reader import DatasetReader
 from leray.envs.fragment import Fragment
-from leray.errors import ConfigError
 
 Metrics = dict[str, float]
 
@@ -149,13 +148,9 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
         task = self.config.goal_task() if options.her_ratio > 0 else None
         if task is None:
             return None
-        if options.n_step > 1:
-            raise ConfigError(
-                f"--policy.n_step={options.n_step} with --policy.her_ratio={options.her_ratio}: "
-                "goals are relabelled in one-step targets only; give --policy.n_step=1 or "
-                "--policy.her_ratio=0"
-            )
-        return Hindsight(task, ratio=options.her_ratio, discount=options.discount)
+        return Hindsight(
+            task, ratio=options.her_ratio, n_step=options.n_step, discount=options.discount
+        )
 
     def _online_replay(self, capacity: int, folder: Path | None) -> ReplayBuffer | None:
         if not self.config.online:

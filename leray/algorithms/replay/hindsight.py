@@ -24,12 +24,14 @@ class Hindsight:
     Args:
         task: rewards as a function of goals.
         ratio: share of transitions to relabel, as far as there are any; 0.8 is the paper's k = 4.
+        n_step: rewards summed per transition.
         discount: factor per step.
     """
 
-    def __init__(self, task: GoalTask, *, ratio: float, discount: float) -> None:
+    def __init__(self, task: GoalTask, *, ratio: float, n_step: int, discount: float) -> None:
         self._task = task
         self._ratio = ratio
+        self._n_step = n_step
         self._discount = discount
         self._indices: dict[ReplayBuffer, OutcomeIndex] = {}
 
@@ -40,7 +42,7 @@ class Hindsight:
 
         Args:
             replay: where steps are drawn from.
-            drawn: B one-step transitions; `rows` and `next_rows` are changed in place.
+            drawn: B transitions, changed in place.
             rng: source of randomness.
 
         Returns:
@@ -52,39 +54,41 @@ class Hindsight:
         before = replay.columns[key][later.rows, achieved]
         goals = replay.columns[key][later.outcomes, achieved]
         chosen = np.flatnonzero(~self._task.terminated(before, goals))[:count]
-        rows = later.rows[chosen]
-        drawn.rows[: len(chosen)] = rows
-        drawn.next_rows[: len(chosen)] = replay.following(rows)
+        told = self._tell(replay, later.rows[chosen], goals[chosen])
+        for old, new in zip(drawn, told, strict=True):
+            old[: len(chosen)] = new
         return goals[chosen]
 
-    def relabel(
-        self,
-        goals: NDArray[Any],
-        *,
-        observation: dict[str, NDArray[Any]],
-        next_observation: dict[str, NDArray[Any]],
-        reward: NDArray[np.float32],
-        bootstrap: NDArray[np.float32],
-    ) -> None:
-        """Change goals, rewards and ends of the first n of B transitions, in place.
+    def relabel(self, goals: NDArray[Any], parts: dict[str, NDArray[Any]]) -> None:
+        """Give the first n of B observations other goals, in place.
 
         Args:
             goals: what `choose` returned, shape [n, G].
-            observation: the observation's parts by feature, each [B, ...].
-            next_observation: those of the observation after the step.
-            reward: rewards [B].
-            bootstrap: the discount where the step did not end the episode for good, else 0; [B].
+            parts: the observations' parts by feature, each [B, ...].
         """
-        layout, count = self._task.layout, len(goals)
-        for parts in (observation, next_observation):
-            vector = parts[layout.key][:count]
-            vector[:, layout.desired] = goals
-            if layout.offset is not None:
-                vector[:, layout.offset] = goals - vector[:, layout.achieved]
-        achieved = next_observation[layout.key][:count, layout.achieved]
-        reward[:count] = self._task.reward(achieved, goals)
-        ended = self._task.terminated(achieved, goals)
-        bootstrap[:count] = np.where(ended, 0.0, self._discount)
+        layout = self._task.layout
+        vector = parts[layout.key][: len(goals)]
+        vector[:, layout.desired] = goals
+        if layout.offset is not None:
+            vector[:, layout.offset] = goals - vector[:, layout.achieved]
+
+    def _tell(
+        self, replay: ReplayBuffer, rows: NDArray[np.int64], goals: NDArray[Any]
+    ) -> RowSample:
+        """Return n-step transitions from `rows`, rewarded and ended by other goals."""
+        task, places = self._task, replay.columns[self._task.layout.key]
+        next_rows, reward = rows.copy(), np.zeros(len(rows), np.float32)
+        bootstrap = np.ones(len(rows), np.float32)
+        going = np.arange(len(rows))
+        for _ in range(self._n_step):
+            after = replay.links(next_rows[going]) % replay.num_slots
+            next_rows[going] = after
+            achieved = places[after, task.layout.achieved]
+            reward[going] += bootstrap[going] * task.reward(achieved, goals[going])
+            ended = task.terminated(achieved, goals[going])
+            bootstrap[going] *= np.where(ended, 0.0, self._discount)
+            going = going[~ended & (replay.links(after) >= 0)]
+        return RowSample(rows, next_rows, reward, bootstrap)
 
     def _index(self, replay: ReplayBuffer) -> OutcomeIndex:
         if replay not in self._indices:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from leray.algorithms.replay.ring import FINAL, OPEN, ReplayBuffer
+from leray.algorithms.replay.ring import ReplayBuffer
 
 Rows = NDArray[np.int64]
 
@@ -63,7 +63,7 @@ class OutcomeIndex:
         added = np.arange(max(start, self._seen), replay.head)
         self._left[added % replay.num_slots] = 0
         numbers = np.concatenate([self._unfinished[self._unfinished >= start], added])
-        last, follow = _chains(numbers, replay.links(numbers))
+        last, follow = _chains(numbers, replay.links(numbers % replay.num_slots))
         finished = ~np.isin(numbers, replay.open_rows())[last]
         self._append(numbers[finished], last[finished], follow[finished])
         self._unfinished = numbers[~finished]
@@ -91,7 +91,6 @@ def _chains(numbers: Rows, links: Rows) -> tuple[Rows, Rows]:
         For each row the position in `numbers` of the last row of its chain, and how many follow.
     """
     linked = links >= 0
-    assert ((links == OPEN) | (links == FINAL) | linked).all()
     jump = np.where(linked, np.searchsorted(numbers, links), np.arange(len(numbers)))
     follow = linked.astype(np.int64)
     while True:

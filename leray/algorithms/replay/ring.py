@@ -113,13 +113,9 @@ class ReplayBuffer:
         """Number of slots: the capacity and the slack."""
         return self._slots
 
-    def links(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the links of rows by number, shape [n]; see the module's description."""
-        return self._storage.next[numbers % self._slots]
-
-    def following(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the slots of the observations after steps, given by their slots, shape [n]."""
-        return self._storage.next[rows] % self._slots
+    def links(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the links of the rows in given slots, shape [n]; see the module's description."""
+        return self._storage.next[slots]
 
     def open_rows(self) -> NDArray[np.int64]:
         """Return the numbers of the rows that may still be continued."""

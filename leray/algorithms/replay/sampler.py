@@ -149,22 +149,15 @@ class ReplaySampler:
         )
         hindsight = self._hindsight
         goals = None if hindsight is None else hindsight.choose(replay, drawn, self._rng)
-        observation = {key: arrays[key][part] for key in replay.observation_keys}
-        following = {key: arrays[NEXT + key][part] for key in replay.observation_keys}
-        for key in replay.observation_keys:
-            _gather(replay.columns[key], drawn.rows, observation[key])
-            _gather(replay.columns[key], drawn.next_rows, following[key])
+        for prefix, rows in (("", drawn.rows), (NEXT, drawn.next_rows)):
+            parts = {key: arrays[prefix + key][part] for key in replay.observation_keys}
+            for key, out in parts.items():
+                _gather(replay.columns[key], rows, out)
+            if hindsight is not None and goals is not None:
+                hindsight.relabel(goals, parts)
         _gather(replay.columns[ACTION], drawn.rows, arrays[ACTION][part])
         arrays[REWARD][part] = drawn.reward
         arrays[BOOTSTRAP][part] = drawn.bootstrap
-        if hindsight is not None and goals is not None:
-            hindsight.relabel(
-                goals,
-                observation=observation,
-                next_observation=following,
-                reward=arrays[REWARD][part],
-                bootstrap=arrays[BOOTSTRAP][part],
-            )
 
 
 def _gather(column: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 from ray import tune
@@ -9,6 +10,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 
 from leray.algorithms.sac.algorithm import SAC, SACConfig
 from leray.algorithms.sac.config import MLPConfig
+from leray.data.names import ENVIRONMENT_STATE
 from leray.errors import ConfigError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -161,6 +163,22 @@ def test_a_learner_in_its_own_process_learns_the_same(build):
     local = _train(build, _config(), 1)
     remote = _train(build, _config().learners(num_learners=1), 1)
     assert torch.equal(local, remote)
+
+
+@pytest.mark.parametrize(("her_ratio", "told"), [(0.8, True), (0.0, False)])
+def test_goal_tasks_are_learnt_with_hindsight(build, her_ratio, told):
+    algorithm = build(_config(her_ratio=her_ratio).environment("PandaReach-v3"))
+    algorithm.train()
+
+    def share_of_stored_goals(learner) -> float:
+        stored = np.unique(learner.online.columns[ENVIRONMENT_STATE][:, 3:6], axis=0)
+        goals = np.concatenate(
+            [learner.sampler.sample()[ENVIRONMENT_STATE][:, 3:6].numpy() for _ in range(20)]
+        )
+        return float((goals[:, None] == stored).all(-1).any(-1).mean())
+
+    share = algorithm._on_learner(share_of_stored_goals)
+    assert share == pytest.approx(0.2 if told else 1.0, abs=0.05)
 
 
 def test_a_block_that_was_lost_is_not_bridged(build):

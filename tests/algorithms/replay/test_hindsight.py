@@ -71,13 +71,13 @@ def replay() -> ReplayBuffer:
     return buffer
 
 
-def sample(replay: ReplayBuffer, hindsight: Hindsight | None, size: int = 2000):
+def sample(replay: ReplayBuffer, hindsight: Hindsight | None, size: int = 2000, *, n_step: int = 1):
     sampler = ReplaySampler(
         replay,
         None,
         batch_size=size,
         online_ratio=0.5,
-        n_step=1,
+        n_step=n_step,
         discount=0.9,
         seed=0,
         device=torch.device("cpu"),
@@ -87,7 +87,7 @@ def sample(replay: ReplayBuffer, hindsight: Hindsight | None, size: int = 2000):
 
 
 def test_a_goal_is_a_later_place_of_the_same_episode(replay):
-    batch = sample(replay, Hindsight(task(), ratio=1.0, discount=0.9))
+    batch = sample(replay, Hindsight(task(), ratio=1.0, n_step=1, discount=0.9))
     place, goal = batch[OBSERVATION_STATE], batch[ENVIRONMENT_STATE][:, 1]
     ahead = goal - place
     assert ahead.min() == 1
@@ -101,8 +101,41 @@ def test_a_goal_is_a_later_place_of_the_same_episode(replay):
     torch.testing.assert_close(batch[BOOTSTRAP], torch.where(ahead == 1, 0.0, 0.9))
 
 
+def test_three_step_rewards_by_hand(replay):
+    hindsight = Hindsight(task(), ratio=1.0, n_step=3, discount=0.9)
+    batch = sample(replay, hindsight, n_step=3)
+    place, goal = batch[OBSERVATION_STATE], batch[ENVIRONMENT_STATE][:, 1]
+    ahead = goal - place
+    expected = {  # steps to the goal: reward, bootstrap, steps taken
+        1: (0.0, 0.0, 1),
+        2: (-1.0, 0.0, 2),
+        3: (-1.9, 0.0, 3),
+        4: (-2.71, 0.729, 3),
+        9: (-2.71, 0.729, 3),
+    }
+    for distance, (reward, bootstrap, steps) in expected.items():
+        chosen = ahead == distance
+        assert chosen.any()
+        torch.testing.assert_close(batch[REWARD][chosen], torch.full((chosen.sum(),), reward))
+        torch.testing.assert_close(batch[BOOTSTRAP][chosen], torch.full((chosen.sum(),), bootstrap))
+        taken = batch[NEXT + OBSERVATION_STATE][chosen] - place[chosen]
+        assert (taken == steps).all()
+        assert (batch[NEXT + ENVIRONMENT_STATE][chosen, 1] == goal[chosen]).all()
+
+
+def test_where_success_goes_on_n_steps_stop_at_the_end_of_the_episode(replay):
+    hindsight = Hindsight(task(ends=False), ratio=1.0, n_step=3, discount=0.9)
+    batch = sample(replay, hindsight, n_step=3)
+    last = batch[OBSERVATION_STATE] == 9  # one step from the end, which is its goal
+    assert (batch[REWARD][last] == 0).all()
+    assert (batch[BOOTSTRAP][last] == np.float32(0.9)).all()
+    before = (batch[OBSERVATION_STATE] == 8) & (batch[ENVIRONMENT_STATE][:, 1] == 9)
+    torch.testing.assert_close(batch[REWARD][before], torch.full((before.sum(),), -0.9))
+    torch.testing.assert_close(batch[BOOTSTRAP][before], torch.full((before.sum(),), 0.81))
+
+
 def test_the_rest_of_a_batch_stays_as_it_was(replay):
-    batch = sample(replay, Hindsight(task(), ratio=0.75, discount=0.9), 400)
+    batch = sample(replay, Hindsight(task(), ratio=0.75, n_step=1, discount=0.9), 400)
     told_again = batch[ENVIRONMENT_STATE][:, 1] != GOAL
     assert told_again.tolist() == [True] * 300 + [False] * 100
     assert (batch[REWARD][300:] == -1).all()
@@ -111,7 +144,7 @@ def test_the_rest_of_a_batch_stays_as_it_was(replay):
 
 
 def test_a_task_that_goes_on_after_success_bootstraps(replay):
-    batch = sample(replay, Hindsight(task(ends=False), ratio=1.0, discount=0.9))
+    batch = sample(replay, Hindsight(task(ends=False), ratio=1.0, n_step=1, discount=0.9))
     assert set(batch[REWARD].tolist()) == {0.0, -1.0}
     assert (batch[BOOTSTRAP] == np.float32(0.9)).all()
 
@@ -134,7 +167,7 @@ def standing(places: list[float], stream: int) -> Fragment:
 def test_steps_that_begin_at_their_goal_are_passed_over():
     replay = ReplayBuffer(FEATURES, 100)
     replay.add(standing([5.0] * 30 + [6.0, 6.0], 0))  # one step moves, at the end
-    batch = sample(replay, Hindsight(task(), ratio=0.5, discount=0.9), 200)
+    batch = sample(replay, Hindsight(task(), ratio=0.5, n_step=1, discount=0.9), 200)
     goals = batch[ENVIRONMENT_STATE][:, 1]
     told = goals != GOAL
     assert 50 < told.sum() <= 100
@@ -148,7 +181,7 @@ def test_steps_that_begin_at_their_goal_are_passed_over():
 def test_where_nothing_moves_nothing_is_told_again():
     replay = ReplayBuffer(FEATURES, 100)
     replay.add(standing([5.0] * 30, 0))
-    batch = sample(replay, Hindsight(task(), ratio=0.8, discount=0.9), 200)
+    batch = sample(replay, Hindsight(task(), ratio=0.8, n_step=1, discount=0.9), 200)
     assert (batch[ENVIRONMENT_STATE][:, 1] == GOAL).all()
     assert (batch[REWARD] == -1).all()
 
@@ -158,13 +191,13 @@ def test_without_goal_relative_features_only_the_goal_changes(replay):
         key=ENVIRONMENT_STATE, achieved=slice(0, 1), desired=slice(1, 2), offset=None
     )
     plain = task(layout=layout)
-    batch = sample(replay, Hindsight(plain, ratio=1.0, discount=0.9))
+    batch = sample(replay, Hindsight(plain, ratio=1.0, n_step=1, discount=0.9))
     parts = batch[ENVIRONMENT_STATE]
     torch.testing.assert_close(parts[:, 2], GOAL - parts[:, 0])
 
 
 def test_relabelling_depends_on_the_seed_alone(replay):
-    hindsight = Hindsight(task(), ratio=0.8, discount=0.9)
+    hindsight = Hindsight(task(), ratio=0.8, n_step=1, discount=0.9)
     first = {key: value.clone() for key, value in sample(replay, hindsight).items()}
     second = sample(replay, hindsight)
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -15,7 +15,9 @@ def value(replay: ReplayBuffer, slots) -> np.ndarray:
 def later_of(replay: ReplayBuffer) -> dict[float, list[float]]:
     """Walk from every step of the window to the end of its episode; empty while it goes on."""
     numbers = np.arange(replay.window_start, replay.head)
-    links = dict(zip(numbers.tolist(), replay.links(numbers).tolist(), strict=True))
+    links = dict(
+        zip(numbers.tolist(), replay.links(numbers % replay.num_slots).tolist(), strict=True)
+    )
     open_rows = set(replay.open_rows().tolist())
     found = {}
     for row in links:

@@ -49,7 +49,7 @@ def train(her_ratio: float) -> SACPolicy:
         seed=1,
         device=torch.device("cpu"),
         hindsight=Hindsight(
-            goal_task(env, mapping.goals), ratio=her_ratio, discount=config.discount
+            goal_task(env, mapping.goals), ratio=her_ratio, n_step=1, discount=config.discount
         ),
     )
     learner = policy.make_learner(batch_size=BATCH, seed=2)
