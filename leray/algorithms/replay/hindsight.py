@@ -55,8 +55,9 @@ class Hindsight:
         goals = replay.columns[key][later.outcomes, achieved]
         chosen = np.flatnonzero(~self._task.terminated(before, goals))[:count]
         told = self._tell(replay, later.rows[chosen], goals[chosen])
-        for old, new in zip(drawn, told, strict=True):
-            old[: len(chosen)] = new
+        count = len(chosen)
+        drawn.rows[:count], drawn.next_rows[:count] = told.rows, told.next_rows
+        drawn.reward[:count], drawn.bootstrap[:count] = told.reward, told.bootstrap
         return goals[chosen]
 
     def relabel(self, goals: NDArray[Any], parts: dict[str, NDArray[Any]]) -> None:
