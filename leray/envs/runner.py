@@ -1,5 +1,6 @@
 """RLlib's EnvRunner over a `Collector`: N simulations in this process, or in a Ray actor."""
 
+import logging
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -52,6 +53,8 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         self.module: Any = None
         if self.worker_index > 0:
             torch.set_num_threads(1)  # small batches; other threads would only take cores
+            # RLlib warns of its own use of RLModule
+            logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
         self.make_env()
         self.make_module()
         self.restart(0)
