@@ -23,6 +23,7 @@ ASYNC = {
     "runners__num_envs_per_env_runner": 2,
     "save_freq": SAVE,
     "log_freq": 1000,
+    "policy__online_buffer_capacity": 50_000,  # room for all that is collected between kills
 }
 COLUMNS = ("observation.state", "action", "next.reward", "next.done", "next.truncated", "runner")
 
