@@ -86,11 +86,19 @@ class Feature:
         return () if self.shape == (1,) else self.shape
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of a visual feature, whichever axis order it declares.
+    def is_channels_first(self) -> bool:
+        """Whether the first of the three axes of a visual feature is its channels.
 
         The axis names decide; without them, the first axis is taken for the channels when it has 1,
         3 or 4 entries.
+        """
+        if self.names is not None and len(self.names) == 3:
+            return not self.names[2].startswith("channel")
+        return self.shape[0] in (1, 3, 4)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a visual feature, whichever axis order it declares.
 
         Raises:
             ValueError: the feature does not have three axes.
@@ -100,11 +108,7 @@ class Feature:
                 f"shape {list(self.shape)} is not that of an image: it needs three axes"
             )
         first, second, third = self.shape
-        if self.names is not None and len(self.names) == 3:
-            channels_last = self.names[2].startswith("channel")
-        else:
-            channels_last = first not in (1, 3, 4)
-        return (first, second, third) if channels_last else (second, third, first)
+        return (second, third, first) if self.is_channels_first else (first, second, third)
 
 
 class Features(Mapping[str, Feature]):

@@ -54,6 +54,13 @@ def compute(array: NDArray[Any]) -> FeatureStatistics:
     }
 
 
+def fits(entry: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> bool:
+    """Tell whether a feature's statistics are complete and of its shape."""
+    return all(
+        key in entry and entry[key].shape == ((1,) if key == "count" else shape) for key in KEYS
+    )
+
+
 def aggregate(parts: Iterable[Mapping[str, FeatureStatistics]]) -> Statistics:
     """Combine the statistics of several episodes.
 

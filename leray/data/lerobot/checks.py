@@ -27,17 +27,19 @@ def drop_unreadable(
         findings: gains one line per feature that is dropped and per column that is not declared.
 
     Raises:
-        DatasetError: the first data file is missing or damaged.
+        DatasetError: the first data file that is there is damaged, or none is there.
     """
     if not episodes.files:
         return declared
-    with open_parquet(root / episodes.files[0]) as file:
+    # Some of the files suffice: a download of a few episodes has only theirs.
+    present = (name for name in episodes.files if (root / name).is_file())
+    with open_parquet(root / next(present, episodes.files[0])) as file:
         columns = set(file.schema_arrow.names)
     known = set(episodes.files)
     kept = []
     for name, feature in declared.items():
         if feature.dtype == "video":
-            if (reason := _missing_video(root, info, name)) is not None:
+            if (reason := _missing_video(root, info, episodes, name)) is not None:
                 findings.append(f"camera {name!r} is declared but {reason}; it is left out")
                 continue
         elif name not in columns:
@@ -94,15 +96,18 @@ def compare_counters(
             )
 
 
-def _missing_video(root: Path, info: dict[str, Any], key: str) -> str | None:
+def _missing_video(
+    root: Path, info: dict[str, Any], episodes: EpisodeTable, camera: str
+) -> str | None:
     """Say why a camera has no files; None when it has some."""
     if info.get("video_path") is None:
         return f"{layout.INFO} has no video_path"
-    template = layout.PathTemplate(info["video_path"], "video_path")
-    zero = {"chunk_index": 0, "file_index": 0, "episode_chunk": 0, "episode_index": 0}
-    first = template.fill(video_key=key, **zero)
-    folder = (root / first).parent
-    return None if any(folder.glob("*.mp4")) else f"has no video in {Path(first).parent}"
+    if camera not in episodes.videos:
+        return "the episodes metadata does not say where its videos are"
+    folders = list(dict.fromkeys(Path(file).parent for file in episodes.videos[camera].files))
+    if any(next((root / folder).glob("*.mp4"), None) for folder in folders):
+        return None
+    return f"has no video in {folders[0].as_posix()}"
 
 
 def _is_range_within(text: Any, count: int) -> bool:

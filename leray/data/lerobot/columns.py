@@ -13,6 +13,7 @@ from leray.data.features import Features
 from leray.data.lerobot.episodes import EpisodeTable
 from leray.data.lerobot.metadata import Metadata
 from leray.data.lerobot.parquet import damage_reported, iterate_rows, open_parquet, to_numpy
+from leray.data.lerobot.schema import BOOKKEEPING
 from leray.errors import DatasetError
 
 
@@ -126,7 +127,7 @@ class ColumnLoader:
         if found == expected:
             return
         last_episode = int(self.episodes.index[self.episodes.file == number].max())
-        if found < expected or not _all_later(file, expected, last_episode):
+        if found < expected or not holds_only_later(file, expected, last_episode):
             raise DatasetError(
                 f"{path} has {found} rows, the episodes metadata says {expected}; "
                 "copy the dataset again"
@@ -177,13 +178,16 @@ class ColumnLoader:
                 )
 
 
-def _all_later(file: pq.ParquetFile, first: int, episode: int) -> bool:
+def holds_only_later(file: pq.ParquetFile, first: int, episode: int) -> bool:
     """Tell whether the rows from `first` on all belong to episodes after the given one."""
     if names.EPISODE_INDEX not in file.schema_arrow.names:
         return False
     runs = np.array([[first, file.metadata.num_rows]], dtype=np.int64)
     for start, batch in iterate_rows(file, [names.EPISODE_INDEX], runs):
-        stored = batch.column(names.EPISODE_INDEX).to_numpy(zero_copy_only=False)
+        try:
+            stored = to_numpy(batch.column(0), BOOKKEEPING[names.EPISODE_INDEX])
+        except ValueError:
+            return False
         if not (stored[max(first - start, 0) :] > episode).all():
             return False
     return True

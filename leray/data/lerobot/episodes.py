@@ -1,6 +1,7 @@
 """The table of episodes: how long each one is, and which rows of which file hold it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from leray.data.lerobot import layout
-from leray.data.lerobot.parquet import read_table
+from leray.data.lerobot.parquet import damage_reported, read_table
+from leray.data.lerobot.videos import VideoTable
 from leray.errors import DatasetError
 
 _V3_COLUMNS = ("episode_index", "length", "tasks", "data/chunk_index", "data/file_index")
+_VIDEO = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+_MAX_FRAMES = 2**52
+"""More frames are taken for damage; positions must stay exact in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class EpisodeTable:
     """Data files, relative to the dataset's folder."""
     tasks: tuple[tuple[str, ...], ...]
     """The distinct task strings of each episode."""
+    videos: dict[str, VideoTable]
+    """Where each camera's videos are; cameras without any are absent."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -46,21 +53,34 @@ class EpisodeTable:
         return int(self.length[self.file == file].sum())
 
 
-def read_episodes(root: Path, info: dict[str, Any], findings: list[str]) -> EpisodeTable:
+def read_episodes(
+    root: Path, info: dict[str, Any], findings: list[str], cameras: Sequence[str] = ()
+) -> EpisodeTable:
     """Read the episodes of a dataset of any supported version.
 
     Args:
         root: the dataset's folder.
         info: content of `info.json`, with a supported `codebase_version`.
         findings: gains one line per harmless oddity.
+        cameras: names of the video features.
 
     Raises:
         DatasetError: the metadata is missing, damaged or contradicts itself.
     """
     template = layout.PathTemplate(info.get("data_path"), "data_path")
+    video_path = info.get("video_path")
+    source = _Source(
+        root=root,
+        data=template,
+        video=None if video_path is None else layout.PathTemplate(video_path, "video_path"),
+        cameras=cameras if video_path is not None else (),
+        findings=findings,
+    )
+    for camera in source.cameras:  # refused here whatever the episodes say
+        source.video_path(camera, **dict.fromkeys(layout.INTEGER_FIELDS, 0))
     if info["codebase_version"] == "v3.0":
-        return _from_parquet(root, template, findings)
-    return _from_json_lines(root, info, template, findings)
+        return _from_parquet(source)
+    return _from_json_lines(source, info)
 
 
 def episodes_files(root: Path) -> list[Path]:
@@ -68,10 +88,23 @@ def episodes_files(root: Path) -> list[Path]:
     return sorted((root / "meta" / "episodes").glob("*/*.parquet"))
 
 
-def _from_json_lines(
-    root: Path, info: dict[str, Any], template: layout.PathTemplate, findings: list[str]
-) -> EpisodeTable:
-    path = root / layout.EPISODES_JSONL
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What the tables are read from."""
+
+    root: Path
+    data: layout.PathTemplate
+    video: layout.PathTemplate | None
+    cameras: Sequence[str]
+    findings: list[str]
+
+    def video_path(self, camera: str, **numbers: int) -> str:
+        assert self.video is not None
+        return self.video.fill(video_key=camera, **numbers)
+
+
+def _from_json_lines(source: _Source, info: dict[str, Any]) -> EpisodeTable:
+    path = source.root / layout.EPISODES_JSONL
     if not path.is_file():
         raise DatasetError(f"{path} is missing: the dataset's episodes are unknown; copy it again")
     chunks_size = info.get("chunks_size", layout.CHUNKS_SIZE)
@@ -81,70 +114,120 @@ def _from_json_lines(
         )
     rows = layout.read_json_lines(path)
     try:
-        columns = {
-            "episode_index": np.array([int(row["episode_index"]) for row in rows], dtype=np.int64),
-            "length": np.array([int(row["length"]) for row in rows], dtype=np.int64),
-        }
+        index = np.array([int(row["episode_index"]) for row in rows], dtype=np.int64)
+        length = np.array([int(row["length"]) for row in rows], dtype=np.int64)
         tasks = [tuple(map(str, row.get("tasks") or ())) for row in rows]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(
             f"{path}: every line needs an integer episode_index and length"
         ) from error
-    paths = [
-        template.fill(episode_index=int(index), episode_chunk=int(index) // chunks_size)
-        for index in columns["episode_index"]
+    places = [
+        {"episode_index": number, "episode_chunk": number // chunks_size}
+        for number in index.tolist()
     ]
-    return _build(path, columns, paths, tasks, findings)
+    videos = {
+        camera: VideoTable.build([source.video_path(camera, **place) for place in places])
+        for camera in source.cameras
+    }
+    paths = [source.data.fill(**place) for place in places]
+    return _build(path, _Rows(index, length, paths, tasks, videos), source.findings)
 
 
-def _from_parquet(root: Path, template: layout.PathTemplate, findings: list[str]) -> EpisodeTable:
-    folder = root / "meta" / "episodes"
-    files = episodes_files(root)
+def _from_parquet(source: _Source) -> EpisodeTable:
+    folder = source.root / "meta" / "episodes"
+    files = episodes_files(source.root)
     if not files:
-        findings.append(f"{folder.relative_to(root)} holds no file: the dataset has no episodes")
-        return _build(folder, {"episode_index": _EMPTY, "length": _EMPTY}, [], [], findings)
-    table = pa.concat_tables(
-        [read_table(file, _V3_COLUMNS) for file in files], promote_options="default"
-    )
+        source.findings.append("meta/episodes holds no file: the dataset has no episodes")
+        return _build(folder, _Rows(_EMPTY, _EMPTY, [], [], {}), source.findings)
+    wanted = [*_V3_COLUMNS, *(f"videos/{c}/{part}" for c in source.cameras for part in _VIDEO)]
+    with damage_reported(folder):
+        table = pa.concat_tables(
+            [read_table(file, wanted) for file in files], promote_options="default"
+        )
     if missing := [name for name in _V3_COLUMNS if name not in table.column_names]:
         raise DatasetError(f"{folder} lacks the column {missing[0]!r}; copy the dataset again")
+    numbers = {name: _integers(folder, table, name) for name in _V3_COLUMNS if name != "tasks"}
     try:
-        numbers = {
-            name: table[name].to_numpy().astype(np.int64, casting="safe")
-            for name in _V3_COLUMNS
-            if name != "tasks"
-        }
-        tasks = [tuple(map(str, row or ())) for row in table["tasks"].to_pylist()]
-    except (TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{folder}: {', '.join(_V3_COLUMNS)} must not have gaps: {error}"
-        ) from error
+        with damage_reported(folder):
+            tasks = [tuple(map(str, row or ())) for row in table["tasks"].to_pylist()]
+    except TypeError as error:
+        raise DatasetError(f"{folder}: 'tasks' must hold lists of text: {error}") from error
     paths = [
-        template.fill(chunk_index=int(chunk), file_index=int(file))
-        for chunk, file in zip(numbers["data/chunk_index"], numbers["data/file_index"], strict=True)
+        source.data.fill(chunk_index=chunk, file_index=file)
+        for chunk, file in zip(
+            numbers["data/chunk_index"].tolist(), numbers["data/file_index"].tolist(), strict=True
+        )
     ]
-    return _build(folder, numbers, paths, tasks, findings)
+    videos = {
+        camera: videos
+        for camera in source.cameras
+        if (videos := _video_table(source, table, camera)) is not None
+    }
+    rows = _Rows(numbers["episode_index"], numbers["length"], paths, tasks, videos)
+    return _build(folder, rows, source.findings)
+
+
+def _video_table(source: _Source, table: pa.Table, camera: str) -> VideoTable | None:
+    """Read where a camera's videos are; None when the metadata does not tell."""
+    chunk, file, start, end = (f"videos/{camera}/{part}" for part in _VIDEO)
+    if not {chunk, file, start} <= set(table.column_names):
+        return None
+    folder = source.root / "meta" / "episodes"
+    numbers = zip(
+        _integers(folder, table, chunk).tolist(),
+        _integers(folder, table, file).tolist(),
+        strict=True,
+    )
+    return VideoTable.build(
+        [source.video_path(camera, chunk_index=c, file_index=f) for c, f in numbers],
+        _seconds(folder, table, start),
+        _seconds(folder, table, end) if end in table.column_names else None,
+    )
+
+
+def _integers(folder: Path, table: pa.Table, name: str) -> NDArray[np.int64]:
+    try:
+        numbers: NDArray[np.int64] = table[name].to_numpy().astype(np.int64, casting="safe")
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{folder}: {name} must hold integers without gaps: {error}") from error
+    return numbers
+
+
+def _seconds(folder: Path, table: pa.Table, name: str) -> NDArray[np.float64]:
+    seconds = table[name].to_numpy()
+    if seconds.dtype.kind not in "iuf" or not np.isfinite(seconds).all() or (seconds < 0).any():
+        raise DatasetError(f"{folder}: {name} must hold times >= 0 s without gaps")
+    times: NDArray[np.float64] = seconds.astype(np.float64)
+    return times
 
 
 _EMPTY = np.zeros(0, dtype=np.int64)
 
 
-def _build(
-    source: Path,
-    columns: dict[str, NDArray[np.int64]],
-    paths: list[str],
-    tasks: list[tuple[str, ...]],
-    findings: list[str],
-) -> EpisodeTable:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Episodes in stored order."""
+
+    index: NDArray[np.int64]
+    length: NDArray[np.int64]
+    paths: list[str]
+    tasks: list[tuple[str, ...]]
+    videos: dict[str, VideoTable]
+
+
+def _build(source: Path, rows: _Rows, findings: list[str]) -> EpisodeTable:
     """Order the rows by episode, drop repeated ones, and find each one's first row."""
-    index, first = np.unique(columns["episode_index"], return_index=True)
+    paths = rows.paths
+    index, first = np.unique(rows.index, return_index=True)
     if len(index) < len(paths):
         findings.append(
             f"{source.name} lists {len(paths) - len(index)} episodes twice; the first entry counts"
         )
-    length = columns["length"][first]
+    length = rows.length[first]
     if len(index) and (length.min() < 1 or index[0] < 0):
         raise DatasetError(f"{source}: episode indices must be >= 0 and lengths >= 1")
+    if sum(length.tolist()) > _MAX_FRAMES:
+        raise DatasetError(f"{source}: {sum(length.tolist())} frames in all is not plausible")
     if len(index) and index[-1] != len(index) - 1:
         findings.append(
             f"episode indices have gaps: {len(index)} episodes, the last is {index[-1]}"
@@ -162,5 +245,6 @@ def _build(
         file=np.array([number[paths[row]] for row in first], dtype=np.int64),
         start=start,
         files=files,
-        tasks=tuple(tasks[row] for row in first),
+        tasks=tuple(rows.tasks[row] for row in first),
+        videos={camera: table.take(first) for camera, table in rows.videos.items()},
     )

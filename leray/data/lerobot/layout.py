@@ -18,13 +18,14 @@ EPISODES_STATS_JSONL = "meta/episodes_stats.jsonl"
 TASKS_PARQUET = "meta/tasks.parquet"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 CHUNKS_SIZE = 1000
 """Files per chunk folder (v3.0)."""
 DATA_FILES_SIZE_IN_MB = 100
 VIDEO_FILES_SIZE_IN_MB = 200
 
-_INTEGER_FIELDS = frozenset({"episode_chunk", "episode_index", "chunk_index", "file_index"})
+INTEGER_FIELDS = frozenset({"episode_chunk", "episode_index", "chunk_index", "file_index"})
 _TEXT_FIELDS = frozenset({"video_key"})
 _INTEGER_FORMATS = frozenset({"", "d", *(f"0{width}d" for width in range(1, 10))})
 
@@ -47,7 +48,7 @@ class PathTemplate:
         for _, field, form, conversion in fields:
             if field is None:
                 continue
-            known = field in _INTEGER_FIELDS and form in _INTEGER_FORMATS
+            known = field in INTEGER_FIELDS and form in _INTEGER_FORMATS
             known = known or (field in _TEXT_FIELDS and not form)
             if not known or conversion:
                 raise self._error(f"field {{{field}:{form}}} is not allowed")
@@ -75,10 +76,17 @@ class PathTemplate:
         return DatasetError(f"{INFO}: {self._name} {self._template!r} is invalid: {reason}")
 
 
-def numbered_path(template: str, number: int, chunks_size: int = CHUNKS_SIZE) -> str:
-    """Return the path of the n-th file of a v3.0 series, counted over all chunk folders."""
+def numbered_path(template: str, number: int, chunks_size: int = CHUNKS_SIZE, **fields: str) -> str:
+    """Return the path of the n-th file of a v3.0 series, counted over all chunk folders.
+
+    Args:
+        template: a path with the fields `chunk_index` and `file_index`.
+        number: of the file, from 0.
+        chunks_size: files per chunk folder.
+        fields: values of the template's other fields.
+    """
     chunk, file = divmod(number, chunks_size)
-    return template.format(chunk_index=chunk, file_index=file)
+    return template.format(chunk_index=chunk, file_index=file, **fields)
 
 
 def read_json(path: Path) -> Any:

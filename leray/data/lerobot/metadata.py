@@ -8,8 +8,11 @@ from leray.data import names
 from leray.data.features import Features
 from leray.data.lerobot import checks, layout
 from leray.data.lerobot.episodes import EpisodeTable, read_episodes
-from leray.data.lerobot.parquet import read_table
+from leray.data.lerobot.parquet import damage_reported, read_table
 from leray.errors import DatasetError
+
+TASK_COLUMNS = (names.TASK, "__index_level_0__")
+"""Spellings of the text column of `tasks.parquet`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ def read_metadata(root: Path) -> Metadata:
     findings: list[str] = []
     declared = Features.from_info(info.get("features"))
     tasks = _read_tasks(root, info["codebase_version"], findings)
-    episodes = read_episodes(root, info, findings)
+    cameras = [name for name, feature in declared.items() if feature.dtype == "video"]
+    episodes = read_episodes(root, info, findings, cameras)
     readable = checks.drop_unreadable(root, info, declared, episodes, findings)
     checks.compare_counters(info, readable, episodes, len(tasks), findings)
     is_bookkeeping = [name for name in readable if name in names.BOOKKEEPING]
@@ -98,24 +102,36 @@ def _read_tasks(root: Path, version: str, findings: list[str]) -> list[str]:
     if not path.is_file():
         findings.append(f"{name} is missing: task strings are unknown")
         return []
-    rows = _task_rows_parquet(path) if version == "v3.0" else layout.read_json_lines(path)
-    try:
-        by_index = {int(row["task_index"]): str(row["task"]) for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path}: every row needs an integer task_index and a task") from error
+    rows = read_task_rows(path)
+    by_index = dict(rows)
     if sorted(by_index) != list(range(len(rows))):
         raise DatasetError(f"{path}: task_index must run from 0 to {len(rows) - 1} without gaps")
-    return [by_index[index] for index in range(len(rows))]
+    return [str(by_index[index]) for index in range(len(rows))]
 
 
-def _task_rows_parquet(path: Path) -> list[dict[str, Any]]:
-    """Accept both spellings of the text column: a named pandas index, and an unnamed one."""
-    table = read_table(path)
-    for spelling in (names.TASK, "__index_level_0__"):
-        if spelling in table.column_names and names.TASK_INDEX in table.column_names:
-            indices, texts = table[names.TASK_INDEX].to_pylist(), table[spelling].to_pylist()
-            return [
-                {names.TASK_INDEX: index, names.TASK: text}
-                for index, text in zip(indices, texts, strict=True)
-            ]
-    raise DatasetError(f"{path} needs the columns task_index and task, it has {table.column_names}")
+def read_task_rows(path: Path) -> list[tuple[int, Any]]:
+    """Return task index and text in stored order, from `tasks.jsonl` or `tasks.parquet`.
+
+    Both spellings of the parquet's text column are accepted: a named pandas index, and an unnamed
+    one.
+
+    Raises:
+        DatasetError: the file is damaged, or a row lacks an integer index or the text.
+    """
+    pairs: list[tuple[Any, Any]]
+    if path.suffix == ".jsonl":
+        rows = layout.read_json_lines(path)
+        pairs = [(row.get(names.TASK_INDEX), row.get(names.TASK)) for row in rows]
+    else:
+        table = read_table(path)
+        spelling = next((name for name in TASK_COLUMNS if name in table.column_names), None)
+        if spelling is None or names.TASK_INDEX not in table.column_names:
+            raise DatasetError(
+                f"{path} needs the columns task_index and task, it has {table.column_names}"
+            )
+        with damage_reported(path):
+            columns = table[names.TASK_INDEX].to_pylist(), table[spelling].to_pylist()
+        pairs = list(zip(*columns, strict=True))
+    if any(type(index) is not int or task is None for index, task in pairs):
+        raise DatasetError(f"{path}: every row needs an integer task_index and a task")
+    return pairs

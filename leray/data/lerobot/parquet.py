@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from leray.data.features import Feature
+from leray.data.lerobot.folder import is_local, open_binary
 from leray.errors import DatasetError
 
 _BATCH_ROWS = 65536
@@ -24,7 +25,7 @@ def damage_reported(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing; copy the dataset again") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(
             f"{path} is damaged or not a finished parquet file ({reason}); copy or record it again"
@@ -38,7 +39,11 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         DatasetError: the file is missing, truncated, not parquet, or repeats a column name.
     """
     with damage_reported(path):
-        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        file = (
+            pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+            if is_local(path)
+            else pq.ParquetFile(open_binary(path), page_checksum_verification=True)
+        )
     columns = file.schema_arrow.names
     if len(set(columns)) < len(columns):
         repeated = next(name for name in columns if columns.count(name) > 1)
@@ -60,7 +65,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def iterate_rows(
-    file: pq.ParquetFile, columns: Sequence[str], runs: NDArray[np.int64]
+    file: pq.ParquetFile,
+    columns: Sequence[str],
+    runs: NDArray[np.int64],
+    *,
+    batch_rows: int = _BATCH_ROWS,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield batches of rows that cover the wanted ranges, skipping other row groups.
 
@@ -68,6 +77,7 @@ def iterate_rows(
         file: an open parquet file.
         columns: columns to decode.
         runs: half-open row ranges [runs, 2], ascending and disjoint.
+        batch_rows: rows of a batch, at most.
 
     Yields:
         The number of the batch's first row in the file, and the batch.
@@ -83,7 +93,7 @@ def iterate_rows(
     for span in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1):
         row = int(edges[span[0]])
         for batch in file.iter_batches(
-            _BATCH_ROWS, row_groups=span.tolist(), columns=list(columns)
+            batch_rows, row_groups=span.tolist(), columns=list(columns)
         ):
             yield row, batch
             row += batch.num_rows

@@ -1,25 +1,34 @@
 """Reading LeRobot datasets of versions 2.0, 2.1 and 3.0 as contiguous columns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leray.data import statistics
 from leray.data.features import Features
+from leray.data.image_statistics import ImageStatistics, is_std_possible, sampled_frames
 from leray.data.lerobot import layout
 from leray.data.lerobot.columns import ColumnLoader, Columns
+from leray.data.lerobot.folder import open_folder
 from leray.data.lerobot.metadata import Metadata, read_metadata
 from leray.errors import DatasetError
+
+if TYPE_CHECKING:
+    from leray.data.lerobot.frame_reader import FrameReader
+
+_IMAGE_STATISTICS_FRAMES = 2000
+"""At most this many pictures of a camera are looked at to find its statistics."""
 
 
 class DatasetReader:
     """A LeRobot dataset folder, or some episodes of one.
 
     Opening reads metadata only; `read` brings columns into memory and checks them against the
-    metadata on the way. Frames of videos and encoded images are not read here.
+    metadata on the way, `read_frames` decodes pictures. It can be pickled; for one thread.
 
     Example:
         >>> dataset = DatasetReader.open("outputs/demonstrations")  # doctest: +SKIP
@@ -33,20 +42,31 @@ class DatasetReader:
         self.metadata = metadata
         self._selected = selected
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.metadata, self._selected)
+
     @classmethod
-    def open(cls, root: str | Path, *, episodes: Iterable[int] | None = None) -> "DatasetReader":
+    def open(
+        cls,
+        root: str | Path,
+        *,
+        episodes: Iterable[int] | None = None,
+        filesystem: Any = None,
+    ) -> "DatasetReader":
         """Open a dataset folder of version 2.0, 2.1 or 3.0.
 
         Args:
-            root: the folder that holds `meta/` and `data/`.
+            root: the folder that holds `meta/` and `data/`, or its fsspec URL.
             episodes: indices of the episodes to read, in any order (they are read ascending); all
                 when None.
+            filesystem: the pyarrow or fsspec filesystem that `root` is a path of; None for local
+                folders and URLs.
 
         Raises:
             DatasetError: there is no dataset, it is damaged or of another version, or an episode
                 does not exist.
         """
-        metadata = read_metadata(Path(root))
+        metadata = read_metadata(open_folder(root, filesystem))
         return cls(metadata, _select(metadata, episodes))
 
     @property
@@ -73,6 +93,11 @@ class DatasetReader:
     def features(self) -> Features:
         """The features that can be read, cameras included, bookkeeping columns excluded."""
         return self.metadata.features
+
+    @property
+    def cameras(self) -> list[str]:
+        """Names of the features that are pictures."""
+        return [name for name, feature in self.features.items() if feature.is_visual]
 
     @property
     def tasks(self) -> list[str]:
@@ -104,24 +129,57 @@ class DatasetReader:
     def stats(self) -> statistics.Statistics:
         """Statistics of the whole dataset by feature; what its files lack is computed exactly.
 
+        Pictures are there only where the stored statistics are sound; see `image_stats`.
+
         Raises:
             DatasetError: the statistics files, or the data needed to complete them, are damaged.
         """
         stats = _stored_statistics(self.metadata)
+        for camera in self.cameras:
+            if camera in stats and (reason := _unsound(stats[camera])):
+                del stats[camera]
+                self.findings.append(f"stored statistics of {camera} {reason}; they are not used")
         lacking = [
             name
             for name, feature in self.features.items()
-            if feature.is_numeric and not set(statistics.KEYS) <= set(stats.get(name, ()))
+            if feature.is_numeric and not statistics.fits(stats.get(name, {}), feature.shape)
         ]
         if lacking and len(self.metadata.episodes):
             everything = DatasetReader(self.metadata, _select(self.metadata, None))
             for name in lacking:
                 computed = statistics.compute(everything.read([name])[name])
-                stats[name] = computed | stats.get(name, {})
+                stored = stats.get(name, {})
+                kept = {k: v for k, v in stored.items() if v.shape == computed[k].shape}
+                stats[name] = computed | kept
             self.findings.append(
                 f"stored statistics are incomplete, computed for: {', '.join(lacking)}"
             )
         return stats
+
+    def image_stats(self, camera: str) -> statistics.FeatureStatistics:
+        """Return a camera's statistics [channels, 1, 1] in [0, 1]: the stored ones if sound.
+
+        Otherwise pictures spread over all episodes are decoded, at most 2,000.
+
+        Raises:
+            DatasetError: there is no such camera, or its pictures cannot be read.
+        """
+        self._check_camera(camera)
+        if camera in self.stats:
+            return self.stats[camera]
+        everything = DatasetReader(self.metadata, _select(self.metadata, None))
+        lengths = self.metadata.episodes.length
+        starts = np.cumsum(lengths) - lengths
+        frames = np.concatenate(
+            [first + sampled_frames(int(n)) for first, n in zip(starts, lengths, strict=True)]
+        )
+        thinned = frames[:: -(-len(frames) // _IMAGE_STATISTICS_FRAMES)]
+        gathered = ImageStatistics(self.features[camera].image_shape[2])
+        for part in np.array_split(thinned, -(-len(thinned) // 32)):
+            for picture in everything.read_frames(camera, part):
+                gathered.add(picture)
+        self.stats[camera] = gathered.result()
+        return self.stats[camera]
 
     def read(self, keys: Sequence[str] | None = None) -> Columns:
         """Read columns of the selected episodes; only the columns asked for are decoded.
@@ -136,6 +194,70 @@ class DatasetReader:
                 with the metadata.
         """
         return ColumnLoader(self.metadata, self._selected, self._readable(keys)).load()
+
+    def grouped(self, frames: int) -> Iterator["DatasetReader"]:
+        """Yield the selected episodes in consecutive groups of about so many frames."""
+        lengths = self.metadata.episodes.length[self._selected]
+        group = (np.cumsum(lengths) - 1) // frames
+        for part in np.split(self._selected, np.flatnonzero(np.diff(group)) + 1):
+            yield DatasetReader(self.metadata, part)
+
+    def read_frames(
+        self, camera: str, frames: NDArray[np.int64], *, tolerance_s: float | None = None
+    ) -> NDArray[np.uint8]:
+        """Decode pictures of one camera; each run of video between key frames at most once.
+
+        A video's frame is found by counting from the episode's first one, so timestamps that jitter
+        do no harm.
+
+        Args:
+            camera: name of a visual feature.
+            frames: positions [n] among the selected episodes' frames; any order, repeats allowed.
+            tolerance_s: refuse video frames shown further from their stored timestamp than this.
+
+        Returns:
+            uint8 [n, height, width, channels], RGB, whichever axis order the dataset declares.
+
+        Raises:
+            DatasetError: there is no such camera or frame, a file is missing or damaged, or the
+                tolerance is broken.
+        """
+        self._check_camera(camera)
+        frames = np.asarray(frames, dtype=np.int64)
+        if len(frames) and not 0 <= frames.min() <= frames.max() < self.num_frames:
+            raise DatasetError(
+                f"{self.root}: frames {frames.min()} to {frames.max()} were asked for; there are 0 "
+                f"to {self.num_frames - 1}"
+            )
+        return self._frames.read(camera, frames, tolerance_s=tolerance_s)
+
+    def gop(self, camera: str) -> int:
+        """Return how many frames lie between key frames of a camera's first video; 1 for images.
+
+        Raises:
+            DatasetError: there is no such camera, or its video is missing or damaged.
+        """
+        self._check_camera(camera)
+        return self._frames.gop(camera)
+
+    def close(self) -> None:
+        """Close the video files that `read_frames` holds open."""
+        if "_frames" in self.__dict__:
+            self._frames.close()
+            del self.__dict__["_frames"]
+
+    @cached_property
+    def _frames(self) -> "FrameReader":
+        from leray.data.lerobot.frame_reader import FrameReader  # PyAV only where there are frames
+
+        return FrameReader(self.metadata, self._selected)
+
+    def _check_camera(self, camera: str) -> None:
+        if camera not in self.cameras:
+            raise DatasetError(
+                f"{self.root} has no camera {camera!r}; there are: "
+                f"{', '.join(self.cameras) or 'none'}"
+            )
 
     def _readable(self, keys: Sequence[str] | None) -> Features:
         readable = [
@@ -161,6 +283,14 @@ def _select(metadata: Metadata, episodes: Iterable[int] | None) -> NDArray[np.in
         there = f"0 to {index[-1]}" if len(index) else "none"
         raise DatasetError(f"{metadata.root} has no episode {unknown[0]}; there are: {there}")
     return np.searchsorted(index, wanted).astype(np.int64)
+
+
+def _unsound(entry: statistics.FeatureStatistics) -> str:
+    """Say why stored statistics of pictures cannot be used; empty when they can."""
+    shape = entry["mean"].shape if "mean" in entry else ()
+    if len(shape) != 3 or shape[1:] != (1, 1) or not set(statistics.KEYS[:5]) <= set(entry):
+        return f"have shape {list(shape)}, not [channels, 1, 1]"
+    return "" if is_std_possible(entry) else "have a standard deviation below what is possible"
 
 
 def _stored_statistics(metadata: Metadata) -> statistics.Statistics:

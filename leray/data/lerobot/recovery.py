@@ -4,64 +4,64 @@ The reader already skips what an interrupted save left behind; other readers tak
 find, so whoever goes on writing cleans up first.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from leray.data import names, statistics
+from leray.data.features import Features
+from leray.data.image_statistics import is_std_possible
 from leray.data.lerobot import layout
 from leray.data.lerobot.episodes import EpisodeTable, episodes_files, read_episodes
 from leray.data.lerobot.parquet import damage_reported, open_parquet, read_table
 from leray.data.lerobot.reader import DatasetReader
-from leray.data.lerobot.schema import BOOKKEEPING
+from leray.data.lerobot.schema import BOOKKEEPING, check_writable
 from leray.data.lerobot.series import atomic_writer
 from leray.errors import DatasetError
 
 ORPHAN_SUFFIX = ".orphan"
-"""Ends the name of a data file that no listed episode needs: no reader takes it for data."""
+"""Ends the name of a file that no listed episode needs: no reader takes it for data or video."""
 
 
 def recover(root: Path, info: dict[str, Any]) -> None:
-    """Remove what interrupted saves left; rows of listed episodes are never touched.
+    """Remove what interrupted saves left; frames of listed episodes are never touched.
 
     Raises:
         DatasetError: the metadata or a file is damaged in another way.
     """
-    for folder in ("meta", "data"):
+    _drop_repeated_rows(root)
+    cameras = [
+        name
+        for name, feature in Features.from_info(info["features"]).items()
+        if feature.dtype == "video"
+    ]
+    episodes = read_episodes(root, info, [], cameras)
+    for camera in cameras:
+        if len(episodes) and camera not in episodes.videos:
+            raise DatasetError(f"{root} does not say where the videos of {camera!r} are")
+    for folder in ("meta", "data", "videos"):
         for leftover in (root / folder).rglob(".*.tmp"):
             leftover.unlink()
-    _drop_repeated_rows(root)
-    episodes = read_episodes(root, info, [])
-    listed = set(episodes.index.tolist())
-    for path in sorted((root / "data").glob("*/*.parquet")):
-        name = path.relative_to(root).as_posix()
-        if name in episodes.files:
-            _trim(path, episodes, episodes.files.index(name))
-        elif _holds_only(path, listed):
-            path.unlink()
-        else:
-            path.rename(path.with_name(path.name + ORPHAN_SUFFIX))
+    _recover_data(root, episodes)
+    if cameras:
+        from leray.data.lerobot.video_recovery import recover_videos  # PyAV only where needed
 
-
-def next_number(paths: list[Path], chunks_size: int) -> int:
-    """Return the number after the last file of a series named `chunk-XXX/file-XXX`."""
-    numbers = [-1]
-    for path in paths:
-        match = re.fullmatch(r"chunk-(\d+)/file-(\d+)\.parquet", f"{path.parent.name}/{path.name}")
-        if match is None:
-            raise DatasetError(
-                f"{path} is not named chunk-XXX/file-XXX.parquet; rename or remove it"
-            )
-        numbers.append(int(match[1]) * chunks_size + int(match[2]))
-    return max(numbers) + 1
+        for camera in cameras:
+            recover_videos(root, camera, episodes, info["fps"], ORPHAN_SUFFIX)
 
 
 def current_statistics(reader: DatasetReader) -> statistics.Statistics:
-    """Return statistics of every frame: the stored ones, or exact ones where those fell behind."""
+    """Return statistics of every frame: the stored ones, or exact ones where those fell behind.
+
+    Those of pictures are combined from the episodes'; where these are not sound, they are the
+    stored ones, or those of a sample of pictures.
+    """
+    if not reader.num_frames:
+        return {}
     stored = reader.stats
     features = {**reader.features, **BOOKKEEPING}
     complete = {}
@@ -69,8 +69,14 @@ def current_statistics(reader: DatasetReader) -> statistics.Statistics:
         entry = stored.get(name, {})
         if set(statistics.KEYS) <= set(entry) and entry["count"].tolist() == [reader.num_frames]:
             complete[name] = entry
-        elif reader.num_frames:
+        else:
             complete[name] = statistics.compute(_column(reader, name))
+    for camera in reader.cameras:
+        channels = reader.features[camera].image_shape[2]
+        entry = _episodes_statistics(reader.root, camera)
+        sound = "mean" in entry and entry["mean"].shape == (channels, 1, 1)
+        is_usable = sound and is_std_possible(entry)
+        complete[camera] = entry if is_usable else reader.image_stats(camera)
     return complete
 
 
@@ -81,6 +87,31 @@ def _column(reader: DatasetReader, name: str) -> NDArray[Any]:
         return np.arange(reader.num_frames)
     column: NDArray[Any] = getattr(reader.read([]), name)
     return column
+
+
+def _episodes_statistics(root: Path, camera: str) -> statistics.FeatureStatistics:
+    """Combine the statistics of a camera that stand beside each episode; empty when one lacks."""
+    columns = {f"stats/{camera}/{key}": key for key in statistics.KEYS}
+    tables = [read_table(path, list(columns)) for path in episodes_files(root)]
+    rows = pa.concat_tables(tables, promote_options="default").to_pylist()
+    entries = [{columns[name]: v for name, v in row.items() if v is not None} for row in rows]
+    try:
+        parts = [statistics.from_json({camera: entry}) for entry in entries]
+        return statistics.aggregate(parts).get(camera, {})
+    except DatasetError:
+        return {}
+
+
+def _recover_data(root: Path, episodes: EpisodeTable) -> None:
+    listed = set(episodes.index.tolist())
+    for path in sorted((root / "data").glob("*/*.parquet")):
+        name = path.relative_to(root).as_posix()
+        if name in episodes.files:
+            _trim(path, episodes, episodes.files.index(name))
+        elif _holds_only(path, listed):
+            path.unlink()
+        else:
+            path.rename(path.with_name(path.name + ORPHAN_SUFFIX))
 
 
 def _drop_repeated_rows(root: Path) -> None:
@@ -134,17 +165,26 @@ def _episode_indices(path: Path) -> list[int]:
 
 
 def check_resumable(root: Path, info: dict[str, Any]) -> None:
-    """Check that a dataset has the layout that the writer goes on with.
+    """Check that a dataset has the layout and the kinds of features that the writer goes on with.
 
     Raises:
-        DatasetError: it is of an older version, or its data lie under other names.
+        DatasetError: it is of an older version, its files lie under other names, or it has features
+            that are not writable.
     """
     if info["codebase_version"] != layout.VERSIONS[-1]:
         raise DatasetError(
             f"{root} is a {info['codebase_version']} dataset; only {layout.VERSIONS[-1]} can be "
             "extended: write a new one, or convert it with LeRobot's converter"
         )
-    if info.get("data_path") != layout.DATA_PATH:
-        raise DatasetError(
-            f"{root} has data_path {info.get('data_path')!r}, not {layout.DATA_PATH!r}"
-        )
+    features = Features.from_info(info.get("features"))
+    paths = {"data_path": layout.DATA_PATH}
+    if any(feature.dtype == "video" for feature in features.values()):
+        paths["video_path"] = layout.VIDEO_PATH
+    for name, path in paths.items():
+        if info.get(name) != path:
+            raise DatasetError(f"{root} has {name} {info.get(name)!r}, not {path!r}")
+    if lacking := [name for name in BOOKKEEPING if name not in features]:
+        raise DatasetError(f"{root} declares no {lacking[0]!r}; it cannot be extended")
+    recorded = features.select(name for name in features if name not in BOOKKEEPING)
+    if reason := check_writable(recorded):
+        raise DatasetError(f"cannot extend {root}: {reason}")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,13 @@ from leray.data.statistics import Statistics
 
 _MAX_AXES = 5
 """LeRobot stores arrays of up to five axes."""
+
+_CHANNELS = {"image": (1, 3, 4), "video": (3,)}
+_AXES = ("height", "width", "channels")
+_CHANNELS_FIRST = ("channels", "height", "width")
+
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""How an encoded picture is stored."""
 
 BOOKKEEPING = Features(
     {
@@ -32,31 +40,52 @@ def check_writable(features: Features) -> str | None:
         if name in BOOKKEEPING:
             return f"feature {name!r} is written by itself; leave it out"
         if feature.is_visual:
-            return f"feature {name!r} is {feature.dtype}: this writer takes numbers and text only"
-        if feature.kind == "language" or (feature.dtype == "string" and feature.shape != (1,)):
+            if reason := _unwritable_pictures(name, feature):
+                return f"feature {name!r} {reason}"
+        elif feature.kind == "language" or (feature.dtype == "string" and feature.shape != (1,)):
             return f"feature {name!r} of dtype {feature.dtype} needs shape [1] and dtype string"
-        if len(feature.shape) > _MAX_AXES:
+        elif len(feature.shape) > _MAX_AXES:
             return f"feature {name!r} has {len(feature.shape)} axes; at most {_MAX_AXES} are stored"
     return None
+
+
+def with_axis_names(features: Features) -> Features:
+    """Return the features, visual ones with the names of their axes, which LeRobot insists on."""
+    return Features(
+        {
+            name: replace(feature, names=_CHANNELS_FIRST if feature.is_channels_first else _AXES)
+            if feature.is_visual and feature.names is None
+            else feature
+            for name, feature in features.items()
+        }
+    )
 
 
 def frame_schema(features: Features) -> pa.Schema:
     """Return the schema of data files for features that include the bookkeeping columns.
 
-    Scalars are plain columns, vectors fixed-size lists, higher arrays nested lists. The metadata
-    key `huggingface` carries the same description for the `datasets` library.
+    Scalars are plain columns, vectors fixed-size lists, higher arrays nested lists, images encoded
+    files; videos have no column. The metadata key `huggingface` carries the same description for
+    the `datasets` library.
     """
-    described = {"info": {"features": {name: _described(f) for name, f in features.items()}}}
+    stored = {name: feature for name, feature in features.items() if feature.dtype != "video"}
+    described = {"info": {"features": {name: _described(f) for name, f in stored.items()}}}
     return pa.schema(
-        [pa.field(name, _arrow_type(feature)) for name, feature in features.items()],
+        [pa.field(name, _arrow_type(feature)) for name, feature in stored.items()],
         metadata={"huggingface": json.dumps(described)},
     )
 
 
 def frame_table(
-    features: Features, schema: pa.Schema, columns: Mapping[str, NDArray[Any]]
+    features: Features, schema: pa.Schema, columns: Mapping[str, NDArray[Any] | pa.ChunkedArray]
 ) -> pa.Table:
-    """Return the frames of one episode as a table; columns are [frames, *frame_shape]."""
+    """Return the frames of one episode as a table.
+
+    Args:
+        features: those of the schema.
+        schema: as `frame_schema` makes it.
+        columns: arrays [frames, *frame_shape]; of images the encoded files.
+    """
     arrays = [_arrow_array(columns[name], features[name]) for name in schema.names]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -103,7 +132,23 @@ def tasks_table(tasks: Sequence[str]) -> pa.Table:
     return pa.table([pa.array(range(len(tasks)), pa.int64()), pa.array(tasks)], schema=schema)
 
 
+def _unwritable_pictures(name: str, feature: Feature) -> str:
+    if name in (".", "..") or "\0" in name:
+        return "cannot be the name of a folder; rename it"
+    if len(feature.shape) != 3:
+        return f"has shape {list(feature.shape)}; pictures need height, width and channels"
+    channels, allowed = feature.image_shape[2], _CHANNELS[feature.dtype]
+    if channels not in allowed:
+        return (
+            f"has {channels} channels; {feature.dtype} features have "
+            f"{' or '.join(map(str, allowed))}: name its axes {', '.join(_AXES)} in their order"
+        )
+    return ""
+
+
 def _described(feature: Feature) -> dict[str, Any]:
+    if feature.dtype == "image":
+        return {"_type": "Image"}
     value = {"dtype": feature.dtype, "_type": "Value"}
     if feature.shape == (1,):
         return value
@@ -114,6 +159,8 @@ def _described(feature: Feature) -> dict[str, Any]:
 
 
 def _arrow_type(feature: Feature) -> pa.DataType:
+    if feature.dtype == "image":
+        return IMAGE_TYPE
     text = feature.dtype == "string"
     kind = pa.string() if text else pa.from_numpy_dtype(np.dtype(feature.dtype))
     if feature.shape == (1,):
@@ -125,7 +172,9 @@ def _arrow_type(feature: Feature) -> pa.DataType:
     return kind
 
 
-def _arrow_array(column: NDArray[Any], feature: Feature) -> pa.Array:
+def _arrow_array(column: Any, feature: Feature) -> pa.Array | pa.ChunkedArray:
+    if feature.dtype == "image":
+        return column
     if feature.dtype == "string":
         return pa.array(column.tolist(), pa.string())
     array = pa.array(np.ascontiguousarray(column).reshape(-1))

@@ -5,16 +5,25 @@ the file being filled is kept as a row of small closed ones, its segments: a sav
 segment (at most a few megabytes) under a temporary name and renames it; when the file is complete,
 its segments are merged into the first. Every file under its final name is closed, whole and in
 LeRobot's layout at any moment, and each byte is rewritten a bounded number of times.
+
+A merge takes three steps, and a kill between any two of them loses nothing: the first segment is
+replaced by the merged file, which begins as it did; the episodes metadata is rewritten; the other
+segments are deleted.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from leray.data.lerobot import layout
+from leray.errors import DatasetError
 from leray.files import fsync_directory
 
 SEGMENT_BYTES = 2 * 2**20
@@ -22,9 +31,6 @@ SEGMENT_BYTES = 2 * 2**20
 
 SEGMENT_EPISODES = 64
 """Likewise for segments of the episodes metadata, in rows."""
-
-PathOf = Callable[[int], Path]
-"""Gives the path of the n-th file of a series."""
 
 
 @contextmanager
@@ -58,26 +64,97 @@ def write_groups(path: Path, groups: Sequence[pa.Table]) -> int:
     return path.stat().st_size
 
 
+@dataclass(frozen=True, slots=True)
+class FileNames:
+    """The names of a series of files, numbered over all chunk folders."""
+
+    root: Path
+    """The dataset's folder."""
+    template: str
+    """Path of a file in it, with the fields `chunk_index` and `file_index`."""
+    chunks_size: int
+    """Files per chunk folder."""
+    video_key: str = ""
+    """The camera, for templates that name one."""
+
+    def path(self, number: int) -> Path:
+        """Return the path of the n-th file."""
+        return self.root / layout.numbered_path(
+            self.template, number, self.chunks_size, video_key=self.video_key
+        )
+
+    def present(self) -> list[Path]:
+        """Return the files that there are, in order."""
+        first = self.path(0)
+        return sorted(first.parent.parent.glob(f"*/*{first.suffix}"))
+
+    def number(self, path: Path) -> int:
+        """Return the number of a file of the series.
+
+        Raises:
+            DatasetError: it is not named like one.
+        """
+        suffix = self.path(0).suffix
+        match = re.fullmatch(
+            rf"chunk-(\d+)/file-(\d+){re.escape(suffix)}", f"{path.parent.name}/{path.name}"
+        )
+        if match is None:
+            raise DatasetError(
+                f"{path} is not named chunk-XXX/file-XXX{suffix}; rename or remove it"
+            )
+        return int(match[1]) * self.chunks_size + int(match[2])
+
+    def next_number(self) -> int:
+        """Return the number after the last file that there is.
+
+        Raises:
+            DatasetError: a file is not named like one of the series.
+        """
+        return max((self.number(path) for path in self.present()), default=-1) + 1
+
+    def columns(self, prefix: str, numbers: Sequence[int]) -> dict[str, list[int]]:
+        """Return the columns of the episodes metadata that tell files by number."""
+        return {
+            f"{prefix}/chunk_index": [number // self.chunks_size for number in numbers],
+            f"{prefix}/file_index": [number % self.chunks_size for number in numbers],
+        }
+
+
+class Series(Protocol):
+    """Files that hold the frames of the session's episodes, each episode in one file."""
+
+    def merge(self) -> None:
+        """Copy all segments into the first; the others stay until `finish`."""
+
+    def finish(self) -> None:
+        """Delete the merged segments and go on with the next file."""
+
+    def columns(self, first: int, count: int) -> dict[str, list[Any]]:
+        """Return the columns of the episodes metadata that tell where episodes lie.
+
+        Args:
+            first: the first episode, counted from the start of the session.
+            count: how many.
+        """
+
+
 class DataFiles:
     """The data files: one row group per episode, a new file when the size limit would be passed.
 
     Args:
-        path_of: gives the path of the n-th data file.
+        names: of the data files.
         first: number of the first file to write.
         limit_bytes: size that a file should not reach.
     """
 
-    def __init__(self, path_of: PathOf, first: int, limit_bytes: int) -> None:
-        self._path_of = path_of
+    def __init__(self, names: FileNames, first: int, limit_bytes: int) -> None:
+        self._names = names
         self._limit_bytes = limit_bytes
         self._base = self._last = first
         self._open: list[pa.Table] = []
         self._open_bytes = self._sealed_bytes = self._frames = 0
-
-    @property
-    def base(self) -> int:
-        """Number of the file being filled, which is that of its first segment."""
-        return self._base
+        self._numbers: list[int] = []
+        """The file of each episode of the session."""
 
     def has_room(self, episodes: Sequence[pa.Table]) -> bool:
         """Tell whether episodes, at the mean frame size so far, keep the file below its limit.
@@ -90,93 +167,90 @@ class DataFiles:
         frames = sum(map(len, episodes))
         return size + size / self._frames * frames < self._limit_bytes
 
-    def append(self, episodes: Sequence[pa.Table]) -> int:
-        """Write episodes to disk and return the number of the segment that holds them."""
+    def append(self, episodes: Sequence[pa.Table]) -> None:
+        """Write episodes to disk, into the last segment."""
         if self._open_bytes >= SEGMENT_BYTES:
             self._sealed_bytes += self._open_bytes
             self._last, self._open, self._open_bytes = self._last + 1, [], 0
         self._open.extend(episodes)
-        self._open_bytes = write_groups(self._path_of(self._last), self._open)
+        self._open_bytes = write_groups(self._names.path(self._last), self._open)
         self._frames += sum(map(len, episodes))
-        return self._last
+        self._numbers.extend([self._last] * len(episodes))
 
     def merge(self) -> None:
         """Copy all segments into the first; the others stay until `finish`."""
         if self._last == self._base:
             return
-        paths = [self._path_of(number) for number in range(self._base, self._last + 1)]
+        paths = [self._names.path(number) for number in range(self._base, self._last + 1)]
         with atomic_writer(paths[0], self._open[0].schema) as writer:
             for path in paths:
                 with pq.ParquetFile(path) as file:
                     for group in range(file.num_row_groups):
                         table = file.read_row_group(group)
                         writer.write_table(table, row_group_size=max(len(table), 1))
+        self._numbers = [min(number, self._base) for number in self._numbers]
 
     def finish(self) -> None:
         """Delete the merged segments and go on with the next file."""
         for number in range(self._base + 1, self._last + 1):
-            self._path_of(number).unlink(missing_ok=True)
+            self._names.path(number).unlink(missing_ok=True)
         self._base = self._last = self._base + 1 if self._frames else self._base
         self._open = []
         self._open_bytes = self._sealed_bytes = self._frames = 0
+
+    def columns(self, first: int, count: int) -> dict[str, list[Any]]:
+        """Return the columns of the episodes metadata that tell where episodes lie."""
+        return self._names.columns("data", self._numbers[first : first + count])
 
 
 class EpisodeFiles:
     """The episodes metadata of one session: segments while it lasts, one file when it is merged.
 
     Args:
-        path_of: gives the path of the n-th episodes file.
+        names: of the episodes files.
         first: number of the session's file.
-        chunks_size: files per chunk folder, to split file numbers into chunk and file index.
+        series: the files that hold the episodes' frames.
     """
 
-    def __init__(self, path_of: PathOf, first: int, chunks_size: int) -> None:
-        self._path_of = path_of
-        self._base = first
-        self._last = first
-        self._chunks_size = chunks_size
+    def __init__(self, names: FileNames, first: int, series: Sequence[Series]) -> None:
+        self._names = names
+        self._series = series
+        self._base = self._last = first
         self._rows: list[pa.Table] = []
-        self._data_files: list[int] = []
-        self._settled = 0
-        """Episodes before this one are in segments that are not rewritten until the merge."""
+        self._count = self._settled = 0
+        """Episodes in all, and those in segments that are not rewritten until the merge."""
 
-    def append(self, rows: Sequence[pa.Table], data_file: int) -> None:
-        """Write the rows of episodes that lie in one data file."""
-        if len(self._data_files) - self._settled >= SEGMENT_EPISODES:
+    def append(self, rows: Sequence[pa.Table]) -> None:
+        """Write the rows of episodes that the series hold; from now on they count."""
+        if self._count - self._settled >= SEGMENT_EPISODES:
             self._settle()
         self._rows.extend(rows)
-        self._data_files.extend([data_file] * len(rows))
-        self._write(
-            self._last, self._rows[-(len(self._data_files) - self._settled) :], self._settled
-        )
+        self._count += len(rows)
+        self._write(self._last, self._rows[-(self._count - self._settled) :], self._settled)
 
-    def merge(self, data_file: int) -> None:
-        """Write all rows to the session's file, later data files replaced by `data_file`."""
-        if not self._data_files:
+    def merge(self) -> None:
+        """Write all rows to the session's file, with the places that the series state now."""
+        if not self._count:
             return
-        self._data_files = [min(number, data_file) for number in self._data_files]
         self._write(self._base, self._rows, 0)
         for number in range(self._base + 1, self._last + 1):
-            self._path_of(number).unlink(missing_ok=True)
+            self._names.path(number).unlink(missing_ok=True)
         self._last = self._base
         self._settle()
 
     def _settle(self) -> None:
         """Start a new segment; the rows so far are joined, which takes a fraction of the memory."""
         self._rows = [pa.concat_tables(self._rows, promote_options="default").combine_chunks()]
-        self._settled = len(self._data_files)
+        self._settled = self._count
         self._last += 1
 
     def _write(self, number: int, rows: Sequence[pa.Table], first: int) -> None:
         table = pa.concat_tables(rows, promote_options="default")
-        data_files = self._data_files[first : first + len(table)]
-        here = divmod(number, self._chunks_size)
-        located = {
-            "data/chunk_index": [file // self._chunks_size for file in data_files],
-            "data/file_index": [file % self._chunks_size for file in data_files],
-            "meta/episodes/chunk_index": [here[0]] * len(table),
-            "meta/episodes/file_index": [here[1]] * len(table),
-        }
+        located: dict[str, list[Any]] = {}
+        for series in self._series:
+            located |= series.columns(first, len(table))
+        located |= self._names.columns("meta/episodes", [number] * len(table))
         for name, values in located.items():
-            table = table.append_column(name, pa.array(values, pa.int64()))
-        write_groups(self._path_of(number), [table.combine_chunks()])
+            kind = pa.float64() if name.endswith("_timestamp") else pa.int64()
+            table = table.append_column(name, pa.array(values, kind))
+        write_groups(self._names.path(number), [table.combine_chunks()])

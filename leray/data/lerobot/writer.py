@@ -1,51 +1,41 @@
-"""Writing LeRobot v3.0 datasets of numbers and text, safe against being killed.
+"""Writing LeRobot v3.0 datasets, safe against being killed.
 
-A saved episode is on disk when the call returns, in files that any reader of the format opens. A
-save writes in this order, each file whole or not at all: frames, tasks, episodes metadata (which
-makes the episode count), statistics, `info.json`. `series` says how files grow, `recovery` what a
-kill may leave.
+A saved episode is on disk when the call returns, in files that any reader of the format opens.
+`session` says in which order files are written, `series` how they grow, `recovery` what a kill may
+leave.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from leray.data import names, statistics
 from leray.data.features import Features
 from leray.data.lerobot import layout
-from leray.data.lerobot.episodes import episodes_files
-from leray.data.lerobot.frames import FrameBuffer, check_episode
+from leray.data.lerobot.encoded import EncodedPictures
+from leray.data.lerobot.frames import FrameBuffer
 from leray.data.lerobot.metadata import read_info
 from leray.data.lerobot.reader import DatasetReader
-from leray.data.lerobot.recovery import (
-    check_resumable,
-    current_statistics,
-    next_number,
-    recover,
-)
-from leray.data.lerobot.schema import (
-    BOOKKEEPING,
-    check_writable,
-    episode_table,
-    frame_schema,
-    frame_table,
-    tasks_table,
-)
-from leray.data.lerobot.series import DataFiles, EpisodeFiles, write_groups
+from leray.data.lerobot.recovery import check_resumable, current_statistics, recover
+from leray.data.lerobot.schema import BOOKKEEPING, check_writable, with_axis_names
+from leray.data.lerobot.session import Session
+from leray.data.statistics import Statistics
+from leray.data.video.options import VideoOptions
 from leray.errors import DatasetError
 from leray.files import write_json
 
-_FINALIZED = "the writer is finalized"
-_HALF_WAY = "a save failed half way"
+if TYPE_CHECKING:
+    from leray.data.lerobot.recording import EncoderSettings, Recording
+    from leray.data.lerobot.whole_episode import VideoSource
 
 
 class DatasetWriter:
     """Records episodes into a dataset folder; made by `create` or `resume`.
+
+    Features of dtype `video` are encoded while they are recorded, into one series of mp4 files per
+    camera; those of dtype `image` become PNG files inside the data files. Either way no more than
+    30 frames per camera wait in memory.
 
     One writer per dataset at a time. Leaving the `with` block finalizes; after an error inside it,
     the frames of the unsaved episode are dropped and the saved ones are kept.
@@ -63,35 +53,24 @@ class DatasetWriter:
         info: dict[str, Any],
         *,
         tasks: Sequence[str] = (),
-        stats: statistics.Statistics | None = None,
+        stats: Statistics | None = None,
         episodes_per_commit: int = 1,
+        video: VideoOptions | None = None,
+        streaming_encoding: bool = True,
     ) -> None:
         self.root = root
         """The dataset's folder."""
-        declared = Features.from_info(info["features"])
-        self.features = declared.select(name for name in declared if name not in BOOKKEEPING)
+        self.features = _recorded(info)
         """What every frame holds, without the bookkeeping columns."""
-        self._info = info
-        self._stored = declared
-        self._schema = frame_schema(declared)
-        self._tasks = {task: index for index, task in enumerate(tasks)}
-        self._tasks_on_disk = len(self._tasks)
-        self._stats = stats or {}
+        self._session = Session(
+            root, info, tasks=tasks, stats=stats or {}, episodes_per_commit=episodes_per_commit
+        )
+        self._video = video
+        self._streaming_encoding = streaming_encoding
         self._buffer = FrameBuffer(self.features)
-        self._pending: list[tuple[pa.Table, pa.Table, statistics.Statistics]] = []
-        self._episodes_per_commit = episodes_per_commit
-        self._unusable = ""
-        chunks_size = info["chunks_size"]
-        self._data = DataFiles(
-            lambda number: root / layout.numbered_path(layout.DATA_PATH, number, chunks_size),
-            next_number(sorted((root / "data").glob("*/*.parquet")), chunks_size),
-            info["data_files_size_in_mb"] * 2**20,
-        )
-        self._episodes = EpisodeFiles(
-            lambda number: root / layout.numbered_path(layout.EPISODES_PATH, number, chunks_size),
-            next_number(episodes_files(root), chunks_size),
-            chunks_size,
-        )
+        self._recording: Recording | None = None
+        self._failure = ""
+        """Why the episode being recorded cannot be saved; empty when it can."""
 
     @classmethod
     def create(
@@ -102,7 +81,10 @@ class DatasetWriter:
         features: Features,
         robot_type: str | None = None,
         data_files_size_in_mb: int = layout.DATA_FILES_SIZE_IN_MB,
+        video_files_size_in_mb: int = layout.VIDEO_FILES_SIZE_IN_MB,
         episodes_per_commit: int = 1,
+        video: VideoOptions | None = None,
+        streaming_encoding: bool = True,
     ) -> Self:
         """Create a dataset in a new folder.
 
@@ -110,23 +92,32 @@ class DatasetWriter:
             root: a folder that does not exist yet, or is empty.
             fps: frames per second, a positive integer.
             features: what every frame holds; bookkeeping columns (`timestamp`, ...) are added.
+                Visual ones have shape [height, width, channels] or [channels, height, width]; axis
+                names are added where there are none.
             robot_type: the robot's name.
             data_files_size_in_mb: size of a data file (MiB) before the next one is begun.
+            video_files_size_in_mb: size of a video file (MiB) before the next one is begun.
             episodes_per_commit: how many episodes go to disk together. 1 keeps every saved episode
                 through a kill; more is faster for bulk conversion, and a kill loses those not yet
                 written.
+            video: how videos are encoded; LeRobot's defaults when None.
+            streaming_encoding: encode videos in threads beside the caller; otherwise `add_frame`
+                returns when its pictures are encoded.
 
         Raises:
             DatasetError: the folder is in use, or an option or a feature is not writable.
+            ConfigError: this machine cannot encode such videos.
         """
         root = Path(root)
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DatasetError(f"{root} exists and is not empty; resume it, or give a new folder")
-        for name, value in (("fps", fps), ("data_files_size_in_mb", data_files_size_in_mb)):
-            if type(value) is not int or value < 1:
-                raise DatasetError(f"{name} must be a positive integer, not {value!r}")
+        _positive(fps, "fps")
+        _positive(data_files_size_in_mb, "data_files_size_in_mb")
+        _positive(video_files_size_in_mb, "video_files_size_in_mb")
+        _positive(episodes_per_commit, "episodes_per_commit")
         if reason := check_writable(features):
             raise DatasetError(f"cannot create {root}: {reason}")
+        cameras = [name for name, feature in features.items() if feature.dtype == "video"]
         info = {
             "codebase_version": layout.VERSIONS[-1],
             "robot_type": robot_type,
@@ -135,113 +126,181 @@ class DatasetWriter:
             "total_tasks": 0,
             "chunks_size": layout.CHUNKS_SIZE,
             "data_files_size_in_mb": data_files_size_in_mb,
-            "video_files_size_in_mb": layout.VIDEO_FILES_SIZE_IN_MB,
+            "video_files_size_in_mb": video_files_size_in_mb,
             "fps": fps,
             "splits": {},
             "data_path": layout.DATA_PATH,
-            "video_path": None,
-            "features": Features({**features, **BOOKKEEPING}).to_info(),
+            "video_path": layout.VIDEO_PATH if cameras else None,
+            "features": Features({**with_axis_names(features), **BOOKKEEPING}).to_info(),
         }
+        writer = cls(
+            root,
+            info,
+            episodes_per_commit=episodes_per_commit,
+            video=video,
+            streaming_encoding=streaming_encoding,
+        )
+        if cameras:
+            writer._settings.check(features.select(cameras))
         write_json(root / layout.INFO, info)
-        return cls(root, info, episodes_per_commit=_positive(episodes_per_commit))
+        return writer
 
     @classmethod
-    def resume(cls, root: str | Path, *, episodes_per_commit: int = 1) -> Self:
+    def resume(
+        cls,
+        root: str | Path,
+        *,
+        episodes_per_commit: int = 1,
+        video: VideoOptions | None = None,
+        streaming_encoding: bool = True,
+    ) -> Self:
         """Go on writing a v3.0 dataset, in new files; leftovers of a kill are removed first.
+
+        Args:
+            root: the dataset's folder.
+            episodes_per_commit: as in `create`.
+            video: as in `create`; may differ from how the other videos are encoded.
+            streaming_encoding: as in `create`.
 
         Raises:
             DatasetError: there is no v3.0 dataset, it is damaged, or it has features that are not
                 writable.
+            ConfigError: this machine cannot encode such videos.
         """
         root = Path(root)
+        _positive(episodes_per_commit, "episodes_per_commit")
         info = read_info(root)
         check_resumable(root, info)
-        declared = Features.from_info(info.get("features"))
-        if lacking := [name for name in BOOKKEEPING if name not in declared]:
-            raise DatasetError(f"{root} declares no {lacking[0]!r}; it cannot be extended")
-        if reason := check_writable(
-            declared.select(name for name in declared if name not in BOOKKEEPING)
-        ):
-            raise DatasetError(f"cannot extend {root}: {reason}")
         recover(root, info)
         reader = DatasetReader.open(root)
+        declared = Features.from_info(info["features"])
         if absent := [n for n in declared if n not in reader.features and n not in BOOKKEEPING]:
-            raise DatasetError(f"{root} declares feature {absent[0]!r} but has no column for it")
+            raise DatasetError(f"{root} declares feature {absent[0]!r} but holds none of its data")
         info["total_episodes"], info["total_frames"] = reader.num_episodes, reader.num_frames
         for key, default in (
             ("chunks_size", layout.CHUNKS_SIZE),
             ("data_files_size_in_mb", layout.DATA_FILES_SIZE_IN_MB),
+            ("video_files_size_in_mb", layout.VIDEO_FILES_SIZE_IN_MB),
         ):
             info[key] = _positive(info.get(key, default), f"{root}: {key}")
-        return cls(
+        stats = current_statistics(reader)
+        reader.close()
+        writer = cls(
             root,
             info,
             tasks=reader.tasks,
-            stats=current_statistics(reader),
-            episodes_per_commit=_positive(episodes_per_commit),
+            stats=stats,
+            episodes_per_commit=episodes_per_commit,
+            video=video,
+            streaming_encoding=streaming_encoding,
         )
+        if cameras := [n for n, feature in declared.items() if feature.dtype == "video"]:
+            writer._settings.check(declared.select(cameras))
+        return writer
 
     @property
     def num_episodes(self) -> int:
         """Number of saved episodes, those of earlier sessions included."""
-        return int(self._info["total_episodes"]) + len(self._pending)
+        return self._session.num_episodes
 
     @property
     def num_frames(self) -> int:
         """Number of frames in saved episodes."""
-        return int(self._info["total_frames"]) + sum(len(table) for table, _, _ in self._pending)
+        return self._session.num_frames
 
     def add_frame(self, frame: Mapping[str, Any], task: str) -> None:
         """Add one frame to the episode being recorded; values are copied.
 
         Args:
             frame: exactly the declared features, each of its declared dtype and shape (a scalar may
-                be 0-d).
+                be 0-d); pictures are uint8.
             task: what the robot is asked to do.
 
         Raises:
-            FeatureMismatchError: the frame does not fit; one line names every difference.
-            DatasetError: the writer is finalized.
+            FeatureMismatchError: the frame does not fit and is not added; one line names every
+                difference.
+            DatasetError: the writer is finalized, or a picture could not be encoded; the episode
+                cannot be saved then, see `clear_episode_buffer`.
+            OSError: the disk is full; likewise.
         """
         self._check_usable()
-        self._buffer.add(frame, task)
+        pictures = self._buffer.add(frame, task)
+        if not pictures:
+            return
+        try:
+            if self._recording is None:
+                self._recording = self._start_recording()
+            self._recording.add(pictures)
+        except BaseException as error:
+            self.clear_episode_buffer()
+            self._failure = str(error) or type(error).__name__
+            raise
 
     def save_episode(self) -> int:
         """Save the recorded frames as an episode and return its index.
 
         Raises:
-            DatasetError: there are no frames, or the writer is finalized.
+            DatasetError: there are no frames, a picture could not be encoded, or the writer is
+                finalized.
             OSError: the disk is full; earlier episodes are untouched, go on with `resume`.
         """
         self._check_usable()
         if not len(self._buffer):
             raise DatasetError("there is no frame to save; call add_frame first")
         columns, tasks = self._buffer.columns(), self._buffer.tasks
+        recording, self._recording = self._recording, None
         self._buffer.clear()
-        return self._save(columns, tasks)
+        pictures = EncodedPictures() if recording is None else recording.finish(len(tasks))
+        return self._session.add(columns, tasks, pictures)
 
-    def add_episode(self, columns: Mapping[str, Any], task: str) -> int:
-        """Save a whole episode given as arrays and return its index.
+    def add_episode(
+        self,
+        columns: Mapping[str, Any],
+        task: str | Sequence[str],
+        *,
+        videos: "Mapping[str, VideoSource] | None" = None,
+        stats: Statistics | None = None,
+    ) -> int:
+        """Save a whole episode and return its index.
 
         Args:
             columns: per declared feature an array [frames, *shape], or [frames] for scalars, in its
-                exact dtype.
-            task: what the robot is asked to do.
+                exact dtype; pictures are uint8. An `image` feature may be given encoded instead: a
+                list of files' contents, or an Arrow array of them or of `{bytes, path}`. A column
+                `timestamp` (seconds from the start [frames], float) may be added; without it, frame
+                k is at k/fps.
+            task: what the robot is asked to do; one text for all frames, or one per frame.
+            videos: per `video` feature that is not in `columns` an mp4, as its path or as (path,
+                number of the first frame, number of frames). Its frames are copied, without
+                encoding them anew unless they begin between key frames; the file is left as it is.
+            stats: statistics of visual features where they are known, which spares decoding
+                pictures that are given encoded.
 
         Raises:
-            FeatureMismatchError: the columns do not fit; one line names every difference.
-            DatasetError: the writer is finalized, or frames of another episode wait to be saved.
+            FeatureMismatchError: the episode does not fit; one line names every difference.
+            DatasetError: the writer is finalized, frames of another episode wait to be saved, or a
+                picture or video is damaged.
             OSError: the disk is full; earlier episodes are untouched, go on with `resume`.
         """
+        # PyAV and Pillow where episodes are written only.
+        from leray.data.lerobot.whole_episode import WholeEpisode, check_picture_statistics
+
         self._check_usable()
         self._check_nothing_waits()
-        arrays = check_episode(self.features, columns, task)
-        frames = len(next(iter(arrays.values())))
-        return self._save(arrays, [task] * frames)
+        check_picture_statistics(self.features, stats or {})
+        whole = WholeEpisode.check(self.features, columns, task, videos or {})
+        pictures = whole.encode(
+            self.features, self._settings, self._session.temporary_video, stats or {}
+        )
+        return self._session.add(whole.columns, whole.tasks, pictures, whole.timestamps)
 
     def clear_episode_buffer(self) -> None:
         """Drop the frames that were added but not saved."""
         self._buffer.clear()
+        self._failure = ""
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            recording.abort()
 
     def finalize(self) -> None:
         """Write what is pending and merge the session's files; nothing can be added afterwards.
@@ -250,14 +309,11 @@ class DatasetWriter:
             DatasetError: frames were added but neither saved nor cleared.
             OSError: the disk is full; saved episodes are untouched, go on with `resume`.
         """
-        if self._unusable == _FINALIZED:
+        if self._session.is_finalized:
             return
         self._check_usable()
         self._check_nothing_waits()
-        self._commit()
-        self._unusable = _HALF_WAY
-        self._merge()
-        self._unusable = _FINALIZED
+        self._session.finalize()
 
     def __enter__(self) -> Self:
         return self
@@ -270,81 +326,31 @@ class DatasetWriter:
     ) -> None:
         if kind is not None:
             self.clear_episode_buffer()
-            if self._unusable:
+            if not self._session.is_usable:
                 return
         self.finalize()
 
-    def _save(self, columns: dict[str, NDArray[Any]], tasks: Sequence[str]) -> int:
-        distinct = list(dict.fromkeys(tasks))
-        for task in distinct:
-            self._tasks.setdefault(task, len(self._tasks))
-        index, first = self.num_episodes, self.num_frames
-        count = np.arange(len(tasks), dtype=np.int64)
-        complete = {
-            **columns,
-            names.TIMESTAMP: (count / self._info["fps"]).astype(np.float32),
-            names.FRAME_INDEX: count,
-            names.EPISODE_INDEX: np.full(len(tasks), index, dtype=np.int64),
-            names.INDEX: first + count,
-            names.TASK_INDEX: np.array([self._tasks[task] for task in tasks], dtype=np.int64),
-        }
-        stats = {
-            name: statistics.compute(complete[name])
-            for name, feature in self._stored.items()
-            if feature.is_numeric
-        }
-        frames = frame_table(self._stored, self._schema, complete)
-        row = episode_table(index, distinct, first, len(tasks), stats)
-        self._pending.append((frames, row, stats))
-        if len(self._pending) >= self._episodes_per_commit:
-            self._commit()
-        return index
+    @cached_property
+    def _settings(self) -> "EncoderSettings":
+        from leray.data.lerobot.recording import EncoderSettings
 
-    def _commit(self) -> None:
-        """Bring pending episodes to disk; the episodes metadata is what makes them count."""
-        if not self._pending:
-            return
-        self._unusable = _HALF_WAY
-        while self._pending:
-            batch = self._fitting()
-            tables, rows, stats = zip(*self._pending[:batch], strict=True)
-            data_file = self._data.append(tables)
-            if len(self._tasks) > self._tasks_on_disk:
-                write_groups(self.root / layout.TASKS_PARQUET, [tasks_table(list(self._tasks))])
-                self._tasks_on_disk = len(self._tasks)
-            self._episodes.append(rows, data_file)
-            self._info["total_episodes"] += batch
-            self._info["total_frames"] += sum(map(len, tables))
-            self._stats = statistics.aggregate([self._stats, *stats])
-            del self._pending[:batch]
-        self._write_summary()
-        self._unusable = ""
+        options = self._video or VideoOptions()
+        return EncoderSettings(self._session.fps, options, self._streaming_encoding)
 
-    def _fitting(self) -> int:
-        """Return how many pending episodes fit the data file; a full one is ended first."""
-        tables = [table for table, _, _ in self._pending]
-        if not self._data.has_room(tables[:1]):
-            self._merge()
-        count = 1
-        while count < len(tables) and self._data.has_room(tables[: count + 1]):
-            count += 1
-        return count
+    def _start_recording(self) -> "Recording":
+        from leray.data.lerobot.recording import Recording
 
-    def _merge(self) -> None:
-        """Make one data file and one episodes file of the segments; older segments go last."""
-        self._data.merge()
-        self._episodes.merge(self._data.base)
-        self._data.finish()
-
-    def _write_summary(self) -> None:
-        self._info["total_tasks"] = len(self._tasks)
-        self._info["splits"] = {"train": f"0:{self._info['total_episodes']}"}
-        write_json(self.root / layout.STATS, statistics.to_json(self._stats))
-        write_json(self.root / layout.INFO, self._info)
+        cameras = [name for name, feature in self.features.items() if feature.is_visual]
+        path_of = self._session.temporary_video
+        return Recording(self.features.select(cameras), self._settings, path_of)
 
     def _check_usable(self) -> None:
-        if self._unusable:
-            raise DatasetError(f"{self.root}: {self._unusable}; use DatasetWriter.resume to go on")
+        self._session.check_usable()
+        if self._failure:
+            raise DatasetError(
+                f"the episode being recorded cannot be saved: {self._failure}; call "
+                "clear_episode_buffer and record it again"
+            )
 
     def _check_nothing_waits(self) -> None:
         if len(self._buffer):
@@ -354,7 +360,12 @@ class DatasetWriter:
             )
 
 
-def _positive(value: Any, name: str = "episodes_per_commit") -> int:
+def _recorded(info: Mapping[str, Any]) -> Features:
+    declared = Features.from_info(info["features"])
+    return declared.select(name for name in declared if name not in BOOKKEEPING)
+
+
+def _positive(value: Any, name: str) -> int:
     if type(value) is not int or value < 1:
         raise DatasetError(f"{name} must be a positive integer, not {value!r}")
     return value

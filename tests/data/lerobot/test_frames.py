@@ -93,3 +93,58 @@ def test_episodes_that_do_not_fit_are_refused(overrides, fragment):
 def test_a_task_is_text():
     with pytest.raises(FeatureMismatchError, match="a task is a text, not 3"):
         FrameBuffer(FEATURES).add(make_frame(), 3)
+
+
+CAMERAS = Features(
+    {
+        "action": Feature("float32", (1,)),
+        "last": Feature("video", (4, 6, 3), ("height", "width", "channels")),
+        "first": Feature("image", (3, 4, 6), ("channels", "height", "width")),
+    }
+)
+
+
+def make_pictures(**overrides) -> dict:
+    rng = np.random.default_rng(0)
+    last = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return {"action": np.float32(1), "last": last, "first": np.moveaxis(last, -1, 0)} | overrides
+
+
+def test_pictures_come_back_with_channels_last_and_are_not_kept():
+    buffer, frame = FrameBuffer(CAMERAS), make_pictures()
+    pictures = buffer.add(frame, "t")
+    assert list(pictures) == ["last", "first"]
+    for picture in pictures.values():
+        np.testing.assert_array_equal(picture, frame["last"])
+    assert list(buffer.columns()) == ["action"]
+    episode = {name: np.stack([value, value]) for name, value in frame.items()}
+    arrays = check_episode(CAMERAS, episode, "t")
+    assert arrays["first"].shape == arrays["last"].shape == (2, 4, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragment"),
+    [
+        ({"last": np.zeros((4, 6, 3), np.float32)}, "last (dtype float32, pictures are uint8"),
+        ({"last": np.zeros((3, 4, 6), np.uint8)}, "last (shape [3, 4, 6], declared [4, 6, 3])"),
+        ({"first": np.zeros((4, 6, 3), np.uint8)}, "first (shape [4, 6, 3], declared [3, 4, 6])"),
+        ({"first": np.zeros((4, 6), np.uint8)}, "first (shape [4, 6]"),
+    ],
+)
+def test_pictures_that_do_not_fit_are_refused(overrides, fragment):
+    buffer = FrameBuffer(CAMERAS)
+    with pytest.raises(FeatureMismatchError) as caught:
+        buffer.add(make_pictures(**overrides), "t")
+    assert fragment in str(caught.value)
+    assert len(buffer) == 0
+
+
+def test_lengths_of_what_is_given_in_other_forms_count():
+    with pytest.raises(FeatureMismatchError, match="lengths differ: front 5, task 3, action 4"):
+        check_episode(FEATURES, make_episode(4), ["a", "b", "b"], {"front": 5})
+    with pytest.raises(FeatureMismatchError, match=r"task \(has no frames\)"):
+        check_episode(Features({}), {}, [])
+    with pytest.raises(FeatureMismatchError, match="a task is a text, not 3"):
+        check_episode(FEATURES, make_episode(4), 3)
+    with pytest.raises(FeatureMismatchError, match="a task is a text, not 3"):
+        check_episode(FEATURES, make_episode(2), ["a", 3])

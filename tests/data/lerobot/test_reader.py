@@ -185,6 +185,12 @@ def test_recorded_v30_dataset():
     np.testing.assert_array_equal(
         dataset.stats["action"]["max"], statistics.compute(columns["action"])["max"]
     )
-    assert dataset.stats["observation.images.wrist"]["mean"].shape == (3, 1, 1)
+    camera = "observation.images.wrist"
+    assert camera not in dataset.stats  # its recorder's deviations of pictures are near 0
+    assert f"stored statistics of {camera} have a standard deviation" in dataset.findings[0]
+    recomputed = dataset.image_stats(camera)
+    assert recomputed["std"].shape == (3, 1, 1)
+    assert recomputed["std"].min() > 0.05
+    np.testing.assert_allclose(recomputed["mean"].ravel(), [0.871, 0.868, 0.843], atol=0.02)
     with pytest.raises(DatasetError, match=r"no column 'observation.images.wrist'"):
         dataset.read(["observation.images.wrist"])

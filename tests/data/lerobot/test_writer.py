@@ -9,7 +9,7 @@ import pytest
 
 from leray.data import statistics
 from leray.data.features import Feature, Features
-from leray.data.lerobot import series
+from leray.data.lerobot import layout, series
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.lerobot.writer import DatasetWriter
 from leray.errors import DatasetError, FeatureMismatchError
@@ -192,8 +192,10 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing_behind(tmp_path):
 @pytest.mark.parametrize(
     ("features", "reason"),
     [
-        ({"observation.images.top": Feature("video", (4, 4, 3))}, "observation.images.top.*video"),
-        ({"observation.image": Feature("image", (4, 4, 3))}, "observation.image.*image"),
+        ({"top": Feature("video", (32, 32))}, r"'top' has shape \[32, 32\]; pictures need"),
+        ({"top": Feature("video", (32, 32, 4))}, "'top' has 4 channels; video features have 3:"),
+        ({"top": Feature("image", (8, 8, 2))}, "'top' has 2 channels; image features have 1 or 3"),
+        ({"..": Feature("video", (32, 32, 3))}, "'..' cannot be the name of a folder"),
         ({"timestamp": Feature("float32", (1,))}, "timestamp.*leave it out"),
         ({"a": Feature("float32", (1,) * 6)}, "6 axes"),
         ({"a": Feature("string", (2,))}, "needs shape"),
@@ -207,7 +209,14 @@ def test_features_that_cannot_be_written_are_named(tmp_path, features, reason):
 
 
 @pytest.mark.parametrize(
-    "option", [{"fps": 0}, {"fps": 29.97}, {"data_files_size_in_mb": 0}, {"episodes_per_commit": 0}]
+    "option",
+    [
+        {"fps": 0},
+        {"fps": 29.97},
+        {"data_files_size_in_mb": 0},
+        {"video_files_size_in_mb": 0},
+        {"episodes_per_commit": 0},
+    ],
 )
 def test_bad_options_are_named(tmp_path, option):
     with pytest.raises(DatasetError, match=f"{next(iter(option))} must be a positive integer"):
@@ -358,10 +367,18 @@ def test_resume_refuses_what_it_cannot_extend(make_v21, make_v30, tmp_path):
         DatasetWriter.resume(make_v21())
     root = make_v30()
     info = json.loads((root / "meta/info.json").read_text())
-    camera = {"observation.images.top": {"dtype": "video", "shape": [4, 4, 3]}}
+    camera = {"top": {"dtype": "video", "shape": [4, 32, 32]}}
     changed = info | {"features": info["features"] | camera}
     (root / "meta/info.json").write_text(json.dumps(changed))
-    with pytest.raises(DatasetError, match=r"'observation.images.top' is video"):
+    with pytest.raises(DatasetError, match="has video_path None, not 'videos/"):
+        DatasetWriter.resume(root)
+    changed["video_path"] = layout.VIDEO_PATH
+    (root / "meta/info.json").write_text(json.dumps(changed))
+    with pytest.raises(DatasetError, match="'top' has 4 channels"):
+        DatasetWriter.resume(root)
+    changed["features"]["top"]["shape"] = [3, 32, 32]
+    (root / "meta/info.json").write_text(json.dumps(changed))
+    with pytest.raises(DatasetError, match="does not say where the videos of 'top' are"):
         DatasetWriter.resume(root)
     with pytest.raises(DatasetError, match="does not exist"):
         DatasetWriter.resume(tmp_path / "nowhere")

@@ -1,0 +1,60 @@
+"""Encoded pictures inside parquet files: from a column's value to pixels."""
+
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from leray.data.features import Feature
+from leray.errors import DatasetError
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def image_bytes(root: Path, entry: Any, where: str) -> bytes:
+    """Return the encoded picture of an image column's value: `{bytes, path}`, or plain bytes.
+
+    Raises:
+        DatasetError: it holds neither bytes nor the path of a file inside the dataset.
+    """
+    if isinstance(entry, bytes):
+        return entry
+    if isinstance(entry, dict):
+        content, path = entry.get("bytes"), entry.get("path")
+        if isinstance(content, bytes):
+            return content
+        if isinstance(path, str) and path:
+            parts = PurePosixPath(path)
+            if parts.is_absolute() or ".." in parts.parts or "\0" in path:
+                raise DatasetError(f"{where}: path {path!r} leaves the dataset's folder")
+            try:
+                return (root / path).read_bytes()
+            except OSError as error:
+                raise DatasetError(f"{where}: {path} cannot be read: {error}") from error
+    raise DatasetError(f"{where} holds no picture; record or copy the dataset again")
+
+
+def decode_image(content: bytes, feature: Feature, where: str) -> NDArray[np.uint8]:
+    """Decode one encoded picture into uint8 [height, width, channels].
+
+    Raises:
+        DatasetError: it is damaged or of another size than declared.
+    """
+    height, width, channels = feature.image_shape
+    if channels not in _MODES:
+        raise DatasetError(f"{where}: pictures of {channels} channels cannot be read; 1, 3 and 4")
+    try:
+        with Image.open(BytesIO(content)) as image:
+            if (image.height, image.width) != (height, width):
+                raise DatasetError(
+                    f"{where} is {image.height}x{image.width}, declared are {height}x{width}"
+                )
+            if image.mode in ("I", "F", "I;16"):
+                raise DatasetError(f"{where} has pixels of mode {image.mode}, not of 8 bits")
+            picture = np.asarray(image.convert(_MODES[channels]))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise DatasetError(f"{where} is damaged: {error}; copy the dataset again") from error
+    return picture.reshape(height, width, channels)

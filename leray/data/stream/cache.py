@@ -1,0 +1,66 @@
+"""Where the flat arrays of a dataset are kept on this machine, and when they are too old."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from leray.data.lerobot import layout
+from leray.data.lerobot.reader import DatasetReader
+from leray.data.stream.arrays import ingest
+
+CACHE_VARIABLE = "LERAY_CACHE"
+"""Environment variable that names the folder of caches."""
+
+_UNUSED_S = 30 * 24 * 3600.0
+
+
+def cache_root() -> Path:
+    """Return `$LERAY_CACHE`, else `leray` in the user's cache folder."""
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leray"
+
+
+def cached_arrays(reader: DatasetReader, keys: Sequence[str]) -> Path:
+    """Return the folder of a dataset's flat columns, made now if it is not there.
+
+    It is found by what was read: a dataset that changes gets a new one. Those that were not used
+    for 30 days are removed.
+
+    Raises:
+        DatasetError: a column is damaged, or the disk is full.
+    """
+    folder = cache_root() / "arrays" / _fingerprint(reader, keys)
+    if folder.is_dir():
+        os.utime(folder)
+    else:
+        _remove_unused(folder.parent)
+        ingest(reader, keys, folder)
+    return folder
+
+
+def _fingerprint(reader: DatasetReader, keys: Sequence[str]) -> str:
+    episodes = reader.metadata.episodes
+    files = []
+    for name in sorted({episodes.files[number] for number in episodes.file.tolist()}):
+        status = (reader.root / name).stat()
+        files.append([name, status.st_size, status.st_mtime])
+    described = {
+        "root": str(reader.root.absolute() if isinstance(reader.root, Path) else reader.root),
+        "info": hashlib.sha256((reader.root / layout.INFO).read_bytes()).hexdigest(),
+        "files": files,
+        "episodes": reader.episodes,
+        "keys": list(keys),
+    }
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
+
+
+def _remove_unused(folder: Path) -> None:
+    oldest = time.time() - _UNUSED_S
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.stat().st_mtime < oldest:
+            shutil.rmtree(entry, ignore_errors=True)

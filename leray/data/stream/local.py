@@ -1,0 +1,81 @@
+"""Batches in this process: columns from arrays, pictures decoded by a few threads ahead of use."""
+
+import pickle
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from threading import local
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leray.data.stream.mixture import Mixture
+from leray.data.stream.plan import Plan
+from leray.data.stream.samples import Batch
+
+_AHEAD = 2
+"""Chunks that each thread may be ahead of the consumer."""
+
+
+def local_batches(
+    mixture: Mixture,
+    plan: Plan,
+    *,
+    start: int = 0,
+    rank: int = 0,
+    learners: int = 1,
+    threads: int = 2,
+) -> Iterator[Batch]:
+    """Yield a learner's batches without end, from its n-th one on.
+
+    Without pictures each batch is gathered when it is asked for: that is faster than any hand-over.
+
+    Args:
+        mixture: the datasets.
+        plan: of the same mixture.
+        start: number of the first batch to yield, counted from 0.
+        rank: of the learner.
+        learners: how many there are.
+        threads: that decode pictures; PyAV frees the interpreter while it decodes.
+
+    Raises:
+        DatasetError: a file is missing or damaged.
+    """
+    if not plan.decodes:
+        for number in count(start):
+            yield mixture.gather(plan.batch(number, rank, learners))
+    chunk, skipped = plan.place(start, rank, learners)
+    for gathered in _ahead(mixture, plan, chunk, learners, threads):
+        yield from slices(gathered, plan.batch_size, skipped)
+        skipped = 0
+
+
+def slices(chunk: Batch, batch_size: int, skipped: int = 0) -> Iterator[Batch]:
+    """Yield a chunk's batches, as views, without the first ones."""
+    size = len(next(iter(chunk.values())))
+    for first in range(skipped * batch_size, size, batch_size):
+        yield {key: value[first : first + batch_size] for key, value in chunk.items()}
+
+
+def _ahead(mixture: Mixture, plan: Plan, first: int, step: int, threads: int) -> Iterator[Batch]:
+    """Gather chunks in order, several at a time, each thread with datasets of its own."""
+    packed = pickle.dumps(mixture)
+    own = local()
+
+    def gather(samples: NDArray[np.int64]) -> Batch:
+        if not hasattr(own, "mixture"):
+            own.mixture = pickle.loads(packed)
+        batch: Batch = own.mixture.gather(samples)
+        return batch
+
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            for number in count(first, step):
+                waiting.append(pool.submit(gather, plan.chunk(number)))
+                if len(waiting) >= threads * _AHEAD:
+                    yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,139 @@
+"""How the endless order is cut for its consumers: chunks, batches, learners, memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leray.data.stream.mixture import Mixture
+from leray.data.stream.order import Order, Part
+from leray.errors import ConfigError
+
+_INDEX_CHUNK = 4096
+"""Samples per chunk where nothing is decoded: the cost of ordering is spread over these."""
+
+_CHUNK_SAMPLES = 256
+"""Samples per chunk with pictures, where memory allows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """How samples are streamed.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    batch_size: int
+    """Samples per batch and learner."""
+    seed: int = 0
+    shuffle: bool = True
+    samples_per_run: int | None = None
+    """Samples taken each time a run of frames between two key frames is visited; 1 is a uniform
+    shuffle of all frames. None takes 1 where key frames are close, an eighth of the run where they
+    are far apart (decoding a sample then costs at most 8 frames)."""
+    memory_limit_mb: int | None = None
+    """Bound in MiB of what all processes of a stream with workers hold; None: 1024 for each of
+    them and 1024 for the rest. Without workers it has no effect."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "samples_per_run", "memory_limit_mb"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value}: give a whole number >= 1")
+
+
+class Plan:
+    """Which samples make up each batch; can be pickled, and computes the same anywhere.
+
+    Args:
+        mixture: the datasets.
+        config: of the stream.
+        gop: frames between key frames of each dataset's videos; 1 where there are none.
+        chunk_bytes: memory that a chunk may take.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        config: StreamConfig,
+        *,
+        gop: Sequence[int],
+        chunk_bytes: int,
+    ) -> None:
+        self.batch_size = config.batch_size
+        self.decodes = any(feature.is_visual for feature in mixture.features.values())
+        wanted = (
+            min(chunk_bytes // max(mixture.sample_bytes, 1), _CHUNK_SAMPLES)
+            if self.decodes
+            else _INDEX_CHUNK
+        )
+        self.chunk_batches = max(int(wanted) // config.batch_size, 1)
+        parts = [
+            _part(samples.episode_ends, weight, run, config.samples_per_run)
+            for samples, weight, run in zip(mixture.parts, mixture.weights, gop, strict=True)
+        ]
+        self.samples_per_run = [part.samples_per_run for part in parts]
+        self._order = Order(
+            parts,
+            chunk_size=self.chunk_batches * self.batch_size,
+            seed=config.seed,
+            shuffle=config.shuffle,
+        )
+        self._cached: tuple[int, NDArray[np.int64]] | None = None
+
+    @property
+    def chunk_size(self) -> int:
+        """Samples per chunk."""
+        return self._order.chunk_size
+
+    def chunk(self, number: int) -> NDArray[np.int64]:
+        """Return the sample numbers of a chunk [chunk_size]."""
+        if self._cached is None or self._cached[0] != number:
+            self._cached = (number, self._order.chunk(number))
+        return self._cached[1]
+
+    def place(self, batch: int, rank: int = 0, learners: int = 1) -> tuple[int, int]:
+        """Return the chunk that holds a learner's n-th batch, and its number in there.
+
+        Learner r of n takes the chunks r, r + n, r + 2n, ...
+        """
+        chunk, within = divmod(batch, self.chunk_batches)
+        return chunk * learners + rank, within
+
+    def batch(self, batch: int, rank: int = 0, learners: int = 1) -> NDArray[np.int64]:
+        """Return the sample numbers of a learner's n-th batch [batch_size]."""
+        chunk, within = self.place(batch, rank, learners)
+        first = within * self.batch_size
+        return self.chunk(chunk)[first : first + self.batch_size]
+
+    def epoch(self, batches: int, learners: int = 1) -> float:
+        """Return how many times the first dataset was seen after so many batches per learner."""
+        return self._order.epoch(batches * self.batch_size * learners)
+
+    def describe(self) -> str:
+        """Say how well the stream is shuffled, in one line."""
+        if not self._order.shuffled:
+            return "stored order"
+        if max(self.samples_per_run) == 1:
+            return "uniform shuffle of all frames"
+        return (
+            f"shuffle of runs between key frames, {max(self.samples_per_run)} frames of a run "
+            f"within {self.chunk_size} samples"
+        )
+
+
+def _part(ends: NDArray[np.int64], weight: float, gop: int, samples_per_run: int | None) -> Part:
+    """Cut episodes into runs of `gop` frames, counted from each one's start."""
+    taken = samples_per_run or max(1, gop // 8)
+    starts = np.concatenate([[0], ends[:-1]])
+    runs = np.concatenate(
+        [np.arange(first, last, gop) for first, last in zip(starts, ends, strict=True)]
+    )
+    return Part(
+        num_frames=int(ends[-1]),
+        weight=weight,
+        runs=runs if taken > 1 and gop > 1 else None,
+        samples_per_run=min(taken, gop),
+    )

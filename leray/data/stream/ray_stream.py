@@ -1,0 +1,181 @@
+"""Batches through Ray Data: chunks decoded by a pool of actors, in order, to one or N learners.
+
+One row per chunk number flows in, one block of samples per chunk comes out. The actors compute
+which samples a chunk holds, so what travels to them is a number, and what comes back is in the
+order of the plan whatever actor was faster.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from numpy.typing import NDArray
+from ray.data import DataIterator, Dataset
+from ray.data.context import DataContext
+
+from leray.data.stream.local import slices
+from leray.data.stream.memory import MemoryPlan
+from leray.data.stream.mixture import Mixture
+from leray.data.stream.plan import Plan
+from leray.data.stream.samples import Batch
+from leray.errors import LerayError
+
+CHUNK = "chunk"
+"""Column with the chunk number of each row."""
+
+MAX_CHUNKS = 1024
+"""Chunks of one execution of the pipeline; the next one is started when they are used up. Each is a
+block of its own from the start, which takes Ray about a millisecond."""
+
+
+_LEAST_BLOCK = 2**20
+
+
+class RayStream:
+    """A stream of chunks through a Ray Data actor pool.
+
+    Args:
+        mixture: the datasets; every node must reach their files.
+        plan: of the same mixture.
+        workers: decoding actors, one CPU each.
+        memory: what the stream may hold.
+    """
+
+    def __init__(self, mixture: Mixture, plan: Plan, *, workers: int, memory: MemoryPlan) -> None:
+        self._plan, self._workers, self._memory = plan, workers, memory
+        self._mixture = ray.put(mixture)
+
+    def batches(self, *, start: int = 0, torch: bool = False) -> Iterator[Batch]:
+        """Yield batches without end, as views of Ray's object store (read-only).
+
+        Args:
+            start: number of the first batch, counted from 0.
+            torch: yield torch tensors instead of numpy arrays.
+
+        Raises:
+            DatasetError: a file is missing or damaged.
+        """
+        while True:
+            dataset = self.dataset(start=start)
+            yield from read_shard(dataset.iterator(), self._plan, start=start, torch=torch)
+            start = (start // self._plan.chunk_batches + MAX_CHUNKS) * self._plan.chunk_batches
+
+    def split(
+        self, learners: int, *, start: int = 0, count: int | None = None
+    ) -> list[DataIterator]:
+        """Return one iterator per learner, for `read_shard` in its process.
+
+        Args:
+            learners: how many; learner r gets chunks r, r + learners, ...
+            start: number of the first batch of each learner.
+            count: batches that each will read; None is as many as one pass can give.
+        """
+        dataset = self.dataset(start=start, count=count, learners=learners)
+        shards: list[DataIterator] = dataset.streaming_split(learners, equal=False)
+        return shards
+
+    def dataset(self, *, start: int = 0, count: int | None = None, learners: int = 1) -> Dataset:
+        """Return the Ray Data pipeline: one block per chunk, in order, at most 1,024 a learner."""
+        first = self._plan.place(start, 0, learners)[0]
+        chunks = MAX_CHUNKS * learners
+        if count is not None:
+            chunks = min(
+                self._plan.place(start + count - 1, 0, learners)[0] + learners - first, chunks
+            )
+        with DataContext.current(self._context()):
+            numbers = [pa.table({CHUNK: [first + offset]}) for offset in range(chunks)]
+            return ray.data.from_arrow(numbers).map_batches(
+                _Gatherer,
+                fn_constructor_args=(self._mixture, self._plan),
+                batch_size=None,
+                batch_format="numpy",
+                compute=ray.data.ActorPoolStrategy(
+                    size=self._workers, max_tasks_in_flight_per_actor=2
+                ),
+                num_cpus=1,
+            )
+
+    def _context(self) -> DataContext:
+        context = DataContext.get_current().copy()
+        options = context.execution_options
+        options.preserve_order = True
+        options.resource_limits = options.resource_limits.copy(
+            object_store_memory=self._memory.queue + self._memory.chunk * self._workers
+        )
+        # A chunk must stay one block; twice its size is never reached, and Ray plans with it.
+        context.target_max_block_size = 2 * max(self._memory.chunk, _LEAST_BLOCK)
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of the missing bars
+        return context
+
+
+def read_shard(
+    shard: DataIterator,
+    plan: Plan,
+    *,
+    start: int = 0,
+    rank: int = 0,
+    learners: int = 1,
+    torch: bool = False,
+) -> Iterator[Batch]:
+    """Yield a learner's batches from its iterator.
+
+    Args:
+        shard: what `RayStream.split` returned for this learner.
+        plan: of the stream.
+        start: as given to `split`.
+        rank: of the learner.
+        learners: how many there are.
+        torch: yield torch tensors instead of numpy arrays.
+
+    Raises:
+        DatasetError: a file is missing or damaged.
+        RuntimeError: Ray delivered a chunk that is another learner's.
+    """
+    expected, skipped = plan.place(start, rank, learners)
+    blocks = (
+        shard.iter_torch_batches(batch_size=None, prefetch_batches=1)
+        if torch
+        else shard.iter_batches(batch_size=None, prefetch_batches=1, batch_format="numpy")
+    )
+    with _dataset_errors():
+        for block in blocks:
+            found = int(block.pop(CHUNK)[0])
+            if found != expected:
+                raise RuntimeError(f"learner {rank} was given chunk {found}, not {expected}")
+            yield from slices(block, plan.batch_size, skipped)
+            expected, skipped = expected + learners, 0
+
+
+class _Gatherer:
+    """Runs in the pool's actors."""
+
+    def __init__(self, mixture: Any, plan: Plan) -> None:
+        self._mixture: Mixture = ray.get(mixture)
+        self._plan = plan
+
+    def __call__(self, rows: dict[str, NDArray[np.int64]]) -> Batch:
+        number = int(rows[CHUNK][0])
+        samples = self._plan.chunk(number)
+        return self._mixture.gather(samples) | {CHUNK: np.full(len(samples), number)}
+
+
+@contextmanager
+def _dataset_errors() -> Iterator[None]:
+    """Raise an error of a worker as what it is, without Ray's traceback around it."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, LerayError):
+                raise type(cause)(str(cause.args[0])) from error
+            inner = getattr(cause, "cause", None)
+            cause = inner if inner is not cause and inner is not None else cause.__cause__
+        raise

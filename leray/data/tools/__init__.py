@@ -1,0 +1,1 @@
+"""What `leray dataset <verb>` does: whole datasets looked at, checked, mended and changed."""

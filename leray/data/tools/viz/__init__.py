@@ -1,0 +1,1 @@
+"""`leray dataset viz`: a dataset as one page that a browser opens from disk."""

@@ -1,0 +1,1 @@
+"""`leray dataset <verb>`: one file per verb, its options and the function that does it."""

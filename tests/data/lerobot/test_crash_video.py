@@ -1,0 +1,293 @@
+"""Killing the writer of videos at any moment: saved episodes open, a resumed session is whole."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from leray.data.features import Feature, Features
+from leray.data.lerobot import series, video_files
+from leray.data.lerobot.reader import DatasetReader
+from leray.data.lerobot.writer import DatasetWriter
+from leray.data.video.encoder import VideoEncoder
+from leray.data.video.options import VideoOptions
+from leray.data.video.reader import VideoReader
+from leray.errors import DatasetError
+
+LARGE, SMALL = "observation.images.large", "observation.images.small"
+FEATURES = Features(
+    {
+        "action": Feature("float32", (1,)),
+        LARGE: Feature("video", (32, 48, 3), ("height", "width", "channels")),
+        SMALL: Feature("video", (32, 32, 3), ("height", "width", "channels")),
+    }
+)
+H264 = VideoOptions(vcodec="h264", preset="ultrafast")
+LENGTHS = (3, 2, 4, 3, 1, 3)
+
+
+class KilledError(BaseException):
+    """Stands for a kill: nothing after it reaches the disk."""
+
+
+class Disk:
+    """Lets a number of renames and deletions happen, then fails every further one."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.left = 10**9
+        for name in ("replace", "rename", "unlink"):
+            monkeypatch.setattr(Path, name, self._limited(getattr(Path, name)))
+
+    def _limited(self, original):
+        def limited(path, *args, **kwargs):
+            if self.left <= 0:
+                raise KilledError
+            self.left -= 1
+            return original(path, *args, **kwargs)
+
+        return limited
+
+
+def make_pictures(episode: int, width: int) -> np.ndarray:
+    """Frames of one colour each, which tells episode and frame."""
+    length = LENGTHS[episode]
+    colours = 20 + 30 * episode + 5 * np.arange(length)
+    return np.broadcast_to(colours[:, None, None, None], (length, 32, width, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Encode every episode's videos once; saving them is then a matter of milliseconds."""
+    folder = tmp_path_factory.mktemp("clips")
+    for episode in range(len(LENGTHS)):
+        for camera, width in ((LARGE, 48), (SMALL, 32)):
+            path = folder / f"{camera}-{episode}.mp4"
+            with VideoEncoder(path, fps=10, options=H264) as encoder:
+                for picture in make_pictures(episode, width):
+                    encoder.add(picture)
+    return folder
+
+
+def save(writer: DatasetWriter, episode: int, clips: Path | None) -> None:
+    action = np.full(LENGTHS[episode], episode, np.float32)
+    if clips is not None:
+        videos = {camera: clips / f"{camera}-{episode}.mp4" for camera in (LARGE, SMALL)}
+        writer.add_episode({"action": action}, "t", videos=videos)
+        return
+    pictures = {LARGE: make_pictures(episode, 48), SMALL: make_pictures(episode, 32)}
+    for frame in range(LENGTHS[episode]):
+        values = {camera: p[frame] for camera, p in pictures.items()}
+        writer.add_frame({"action": action[frame], **values}, "t")
+    writer.save_episode()
+
+
+def record(root: Path, saved: list[int], clips: Path | None) -> None:
+    with DatasetWriter.create(
+        root, fps=10, features=FEATURES, video=H264, streaming_encoding=False
+    ) as writer:
+        for episode in range(len(LENGTHS)):
+            save(writer, episode, clips)
+            saved.append(episode)
+
+
+def assert_holds(root: Path, episodes: int) -> None:
+    """Assert that every frame of the first episodes is read, by number and by time."""
+    dataset = DatasetReader.open(root)
+    assert dataset.num_episodes == episodes
+    wanted = np.repeat(np.arange(episodes), LENGTHS[:episodes])
+    np.testing.assert_array_equal(dataset.read(["action"])["action"], wanted)
+    for camera, width in ((LARGE, 48), (SMALL, 32)) if episodes else ():
+        whole = np.concatenate([make_pictures(episode, width) for episode in range(episodes)])
+        shown = dataset.read_frames(camera, np.arange(len(wanted)), tolerance_s=1e-4)
+        assert np.abs(shown.astype(int) - whole).max() <= 4
+    dataset.close()
+
+
+def assert_tidy(root: Path) -> None:
+    """Assert that nothing is there twice: every frame of every video belongs to one episode."""
+    files = sorted((root / "meta/episodes").glob("*/*.parquet"))
+    rows = [row for path in files for row in pq.read_table(path).to_pylist()]
+    for camera in (LARGE, SMALL):
+        listed: dict[int, int] = {}
+        for row in rows:
+            file = row[f"videos/{camera}/file_index"]
+            listed[file] = listed.get(file, 0) + row["length"]
+        found = {}
+        for path in (root / "videos" / camera).glob("*/*.mp4"):
+            with VideoReader(path) as video:
+                found[int(path.stem[-3:])] = video.num_frames
+        assert found == listed
+    assert not list(root.rglob(".*"))
+    assert DatasetReader.open(root).findings == []
+
+
+@pytest.fixture
+def small_files(monkeypatch):
+    """Make every save a segment of its own, and files full after two or three episodes."""
+    monkeypatch.setattr(series, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(series, "SEGMENT_EPISODES", 2)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    original = video_files.VideoFiles.__init__
+
+    def limited(self, names, first, limit_bytes, fps):
+        original(self, names, first, 4_000 if names.video_key == LARGE else 6_000, fps)
+
+    monkeypatch.setattr(video_files.VideoFiles, "__init__", limited)
+
+
+def resume_and_finish(root: Path, clips: Path | None) -> None:
+    with DatasetWriter.resume(root, video=H264) as writer:
+        for episode in range(writer.num_episodes, len(LENGTHS)):
+            save(writer, episode, clips)
+
+
+def test_a_kill_between_any_two_disk_operations(tmp_path, monkeypatch, small_files, clips):
+    disk = Disk(monkeypatch)
+    finished, cut_short = False, 0
+    for operations in range(1, 1000):
+        root, saved = tmp_path / str(operations), []
+        disk.left = operations
+        try:
+            record(root, saved, clips)
+            finished = True
+        except KilledError:
+            cut_short += 1
+        disk.left = 10**9
+        if not (root / "meta/info.json").exists():
+            continue
+        there = DatasetReader.open(root).num_episodes
+        assert there in (len(saved), len(saved) + 1)
+        assert_holds(root, there)
+        resume_and_finish(root, clips)
+        assert_holds(root, len(LENGTHS))
+        assert_tidy(root)
+        if finished:
+            break
+    assert finished
+    assert cut_short > 80
+
+
+def test_a_kill_while_a_killed_session_is_resumed(tmp_path, monkeypatch, small_files, clips):
+    disk, rng = Disk(monkeypatch), np.random.default_rng(0)
+    for operations in rng.integers(10, 100, 30).tolist():
+        root = tmp_path / str(operations)
+        if root.exists():
+            continue
+        disk.left = operations
+        with pytest.raises(KilledError):
+            record(root, [], clips)
+        disk.left = 10**9
+        there = DatasetReader.open(root).num_episodes
+        for allowed in range(4):
+            disk.left = allowed
+            try:
+                DatasetWriter.resume(root, video=H264)
+            except KilledError:
+                disk.left = 10**9
+            assert_holds(root, there)
+        disk.left = 10**9
+        resume_and_finish(root, clips)
+        assert_holds(root, len(LENGTHS))
+        assert_tidy(root)
+
+
+def test_a_kill_while_frames_are_encoded(tmp_path, monkeypatch, small_files):
+    disk, rng = Disk(monkeypatch), np.random.default_rng(1)
+    for operations in rng.integers(5, 120, 8).tolist():
+        root, saved = tmp_path / str(operations), []
+        disk.left = operations
+        with pytest.raises(KilledError):
+            record(root, saved, None)
+        disk.left = 10**9
+        assert_holds(root, DatasetReader.open(root).num_episodes)
+        resume_and_finish(root, None)
+        assert_holds(root, len(LENGTHS))
+        assert_tidy(root)
+
+
+def test_a_video_of_no_known_episode_is_set_aside_not_deleted(tmp_path, clips):
+    root = tmp_path / "d"
+    record(root, [], clips)
+    folder = root / "videos" / LARGE / "chunk-000"
+    whole = (folder / "file-000.mp4").read_bytes()
+    strangers = {"file-001.mp4": (clips / f"{SMALL}-0.mp4").read_bytes(), "file-007.mp4": b"no mp4"}
+    for name, content in strangers.items():
+        (folder / name).write_bytes(content)
+    (folder / "file-003.mp4").write_bytes((clips / f"{LARGE}-2.mp4").read_bytes())
+    DatasetWriter.resume(root, video=H264).finalize()
+    assert {path.name for path in folder.iterdir()} == {
+        "file-000.mp4",
+        "file-001.mp4.orphan",
+        "file-007.mp4.orphan",
+    }
+    for name, content in strangers.items():
+        assert (folder / f"{name}.orphan").read_bytes() == content
+    assert (folder / "file-000.mp4").read_bytes() == whole
+    assert_holds(root, len(LENGTHS))
+
+
+def test_further_frames_of_a_foreign_video_stay(tmp_path, clips):
+    root = tmp_path / "d"
+    with DatasetWriter.create(root, fps=10, features=FEATURES, video=H264) as writer:
+        save(writer, 0, clips)
+    path = root / "videos" / LARGE / "chunk-000/file-000.mp4"
+    longer = [clips / f"{LARGE}-{episode}.mp4" for episode in (0, 2)]
+    video_files.concatenate(longer, path)
+    content = path.read_bytes()
+    with DatasetWriter.resume(root, video=H264) as writer:
+        save(writer, 1, clips)
+    DatasetWriter.resume(root, video=H264).finalize()
+    assert path.read_bytes() == content
+    assert_holds(root, 2)
+
+
+def test_metadata_that_do_not_tell_where_videos_are_are_not_recovered(tmp_path, clips):
+    root = tmp_path / "d"
+    record(root, [], clips)
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns([f"videos/{LARGE}/file_index"]), path)
+    with pytest.raises(DatasetError, match="does not say where the videos of .*large' are"):
+        DatasetWriter.resume(root)
+    assert (root / "videos" / LARGE / "chunk-000/file-000.mp4").exists()
+
+
+CHILD = """
+import sys
+import numpy as np
+from leray.data.features import Feature, Features
+from leray.data.lerobot.writer import DatasetWriter
+from leray.data.video.options import VideoOptions
+features = Features({"top": Feature("video", (32, 32, 3), ("height", "width", "channels"))})
+video = VideoOptions(vcodec="h264", preset="ultrafast")
+with DatasetWriter.create(sys.argv[1], fps=10, features=features, video=video) as writer:
+    for episode in range(100000):
+        for frame in range(5):
+            colour = (7 * episode + 40 * frame) % 256
+            writer.add_frame({"top": np.full((32, 32, 3), colour, np.uint8)}, "t")
+        print(writer.save_episode(), flush=True)
+"""
+
+
+def test_a_killed_process_loses_no_saved_episode(tmp_path):
+    root = tmp_path / "d"
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(root)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        for _ in range(12):
+            printed = child.stdout.readline()
+        child.kill()
+        rest = child.stdout.read().split()
+    saved = int(rest[-1] if rest else printed) + 1
+    with DatasetWriter.resume(root, video=H264) as writer:
+        there = writer.num_episodes
+        assert there in (saved, saved + 1)
+    episode, frame = np.divmod(np.arange(5 * there), 5)
+    shown = DatasetReader.open(root).read_frames("top", np.arange(5 * there), tolerance_s=1e-4)
+    error = shown.mean(axis=(1, 2, 3)) - (7 * episode + 40 * frame) % 256
+    assert np.abs(error).max() < 4
+    assert not list(root.rglob(".*"))
