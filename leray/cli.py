@@ -4,7 +4,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
 """Environment settings made before Ray is imported; those already set are kept."""
+
+
+_HELP = ("--help", "-h", "help")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,41 @@ COMMANDS = {
         "leray.platform.config:RecordConfig",
         "leray.platform.record",
     ),
+    "dataset info": Command(
+        "Tell what a dataset holds.",
+        "leray.platform.dataset.info:InfoConfig",
+        "leray.platform.dataset.info",
+    ),
+    "dataset check": Command(
+        "Verify a dataset against every rule of the format, and mend what can be derived.",
+        "leray.platform.dataset.check:CheckConfig",
+        "leray.platform.dataset.check",
+    ),
+    "dataset convert": Command(
+        "Write a dataset of any version as v3.0, without encoding videos again.",
+        "leray.platform.dataset.convert:ConvertConfig",
+        "leray.platform.dataset.convert",
+    ),
+    "dataset edit": Command(
+        "Delete episodes, split, merge, rename tasks or remove features, into a new dataset.",
+        "leray.platform.dataset.edit:EditConfig",
+        "leray.platform.dataset.edit",
+    ),
+    "dataset viz": Command(
+        "Look at a dataset: one page with videos and plots, for any browser.",
+        "leray.platform.dataset.viz:VizConfig",
+        "leray.platform.dataset.viz",
+    ),
+    "dataset push": Command(
+        "Publish a dataset on the Hugging Face Hub.",
+        "leray.platform.dataset.push:PushConfig",
+        "leray.platform.dataset.push",
+    ),
+    "dataset pull": Command(
+        "Fetch a dataset from the Hugging Face Hub.",
+        "leray.platform.dataset.pull:PullConfig",
+        "leray.platform.dataset.pull",
+    ),
     "ui": Command(
         "Compare runs in MLflow's pages.", "leray.platform.ui:UiConfig", "leray.platform.ui"
     ),
@@ -69,15 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 2 for an error in what was given (one line on standard error),
-        130 when interrupted. Defects raise, with their traceback.
+        130 when interrupted, else what the command says of its result. Defects raise, with their
+        traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    name = arguments[0] if arguments else "--help"
+    name, rest = _split(arguments)
     prefix = f"leray {name}" if name in COMMANDS else "leray"
+    code = 0
     try:
-        _dispatch(name, arguments[1:])
+        code = _dispatch(name, rest)
         sys.stdout.flush()
     except LerayError as error:
         print(f"{prefix}: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -87,16 +127,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return code
 
 
-def _dispatch(name: str, arguments: list[str]) -> None:
-    if name in ("--help", "-h", "help"):
-        print(_overview())
-        return
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the command's name, of two words where the first is a group's, and its arguments."""
+    name = arguments[0] if arguments else "--help"
+    groups = {known.split()[0] for known in COMMANDS if " " in known}
+    if name in groups and len(arguments) > 1 and arguments[1] not in _HELP:
+        return f"{name} {arguments[1]}", arguments[2:]
+    return name, arguments[1:]
+
+
+def _dispatch(name: str, arguments: list[str]) -> int:
+    if name in _HELP:
+        print(_overview(COMMANDS))
+        return 0
+    if members := {known: c for known, c in COMMANDS.items() if known.startswith(f"{name} ")}:
+        print(_overview(members))
+        return 0
     if name in ("--version", "version"):
         print(f"leray {leray.__version__}")
-        return
+        return 0
     if name not in COMMANDS:
         raise _unknown(name)
     command = COMMANDS[name]
@@ -106,21 +158,21 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         from leray.platform.help import help_text
 
         print(help_text(config_class, arguments, command=name, about=command.about))
-        return
+        return 0
     from leray.platform.parsing import parse
 
     config = parse(config_class, arguments, command=name)
-    importlib.import_module(command.module).run(config)
+    return importlib.import_module(command.module).run(config) or 0
 
 
-def _overview() -> str:
-    width = max(len(name) for name in COMMANDS)
+def _overview(commands: Mapping[str, Command]) -> str:
+    width = max(len(name) for name in commands)
     lines = [
         "usage: leray <command> [--option=value ...]",
         "",
         "Train robot policies on Ray.",
         "",
-        *(f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()),
+        *(f"  {name:<{width}}  {command.about}" for name, command in commands.items()),
         "",
         "`leray <command> --help` explains every option; `leray --version` prints the version.",
     ]

@@ -7,10 +7,20 @@ for _name, _value in {
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
 }.items():
     os.environ.setdefault(_name, _value)  # read when ray and torch are first imported
 
 import pytest  # noqa: E402 - after the settings above
+
+
+@pytest.fixture(scope="session", autouse=True)
+def array_cache(tmp_path_factory):
+    """Keep the caches of datasets out of the user's own, also in the processes tests start."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["LERAY_CACHE"] = str(folder)
+    yield folder
+    del os.environ["LERAY_CACHE"]
 
 
 @pytest.fixture(scope="session")

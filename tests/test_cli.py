@@ -1,5 +1,6 @@
 """The front door: what is called with what, exit codes, and one-line errors."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -40,6 +41,27 @@ def test_each_command_runs_with_its_config(called: list[Any]) -> None:
     assert cli.main(["eval", "--policy.path=run"]) == 0
     assert cli.main(["record", *TRAIN[2:], "--dataset.root=data"]) == 0
     assert [type(config) for config in called] == [TrainConfig, EvalRunConfig, RecordConfig]
+
+
+def test_a_dataset_command_has_two_words_and_its_result_is_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[Any] = []
+
+    def run(config: Any) -> int:
+        given.append(config)
+        return 1
+
+    module = importlib.import_module("leray.platform.dataset.check")
+    monkeypatch.setattr(module, "run", run)
+    assert cli.main(["dataset", "check", "--root=demos"]) == 1
+    assert str(given[0].root) == "demos"
+    assert cli.main(["dataset", "--help"]) == cli.main(["dataset"]) == 0
+    listed = capsys.readouterr().out
+    assert "dataset viz" in listed
+    assert "train" not in listed.split("Train robot policies")[1]
+    assert cli.main(["dataset", "chek"]) == 2
+    assert "did you mean dataset check?" in capsys.readouterr().err
 
 
 def test_errors_in_the_options_are_one_line_and_exit_code_2(

@@ -18,10 +18,12 @@ from leray.errors import CheckpointError, ConfigError
 from leray.files import write_json
 
 IDENTITY, MEAN_STD, MIN_MAX = "IDENTITY", "MEAN_STD", "MIN_MAX"
-MODES = (IDENTITY, MEAN_STD, MIN_MAX)
+RANGES = {MIN_MAX: ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
+"""Modes that map a range of a feature to -1 .. 1, by the statistics that bound it."""
+MODES = (IDENTITY, MEAN_STD, *RANGES)
 Stats = dict[str, dict[str, NDArray[np.float32]]]
 
-_STATS = ("mean", "std", "min", "max")
+_STATS = ("mean", "std", *(bound for bounds in RANGES.values() for bound in bounds))
 _PRE_STATE = "policy_preprocessor_step_3_normalizer_processor.safetensors"
 _POST_STATE = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 
@@ -42,9 +44,10 @@ class Processor:
     features: Features
     """Observations and action of the policy."""
     norm_map: Mapping[str, str]
-    """Mode by feature type: IDENTITY, MEAN_STD or MIN_MAX; a missing type is not normalised."""
+    """Mode by feature type, one of `MODES`; a missing type is not normalised."""
     stats: Stats = field(default_factory=dict)
-    """`mean` and `std`, or `min` and `max`, by feature name; without them a feature stays as is."""
+    """What the modes need (`mean`, `std`, `min`, `max`, `q01`, ...), by feature name; a feature
+    without it stays as it is."""
 
     def __post_init__(self) -> None:
         """Check the modes."""
@@ -61,8 +64,9 @@ class Processor:
         stats = self.stats.get(name, {})
         if mode == MEAN_STD and {"mean", "std"} <= stats.keys():
             return Affine.mean_std(stats["mean"], stats["std"])
-        if mode == MIN_MAX and {"min", "max"} <= stats.keys():
-            return Affine.min_max(stats["min"], stats["max"])
+        if mode in RANGES and set(RANGES[mode]) <= stats.keys():
+            low, high = RANGES[mode]
+            return Affine.min_max(stats[low], stats[high])
         return Affine.identity(feature.size)
 
     def save(self, folder: Path) -> None:
@@ -139,7 +143,8 @@ def make_processor(
     for name, feature in features.items():
         known = dict((dataset_stats or {}).get(name, {}))
         if name == ACTION and feature.low is not None and feature.high is not None:
-            known |= {"min": feature.low, "max": feature.high}
+            known |= dict.fromkeys(("min", "q01", "q10"), feature.low)
+            known |= dict.fromkeys(("max", "q90", "q99"), feature.high)
         kept = {
             stat: np.asarray(known[stat], np.float32).reshape(-1)
             for stat in _STATS

@@ -156,6 +156,6 @@ def _widened(values: NDArray[Any]) -> NDArray[Any]:
 
 def _numbers(value: Any) -> NDArray[Any]:
     array = np.atleast_1d(np.asarray(value))
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" or not array.size:
         raise ValueError(f"expected numbers, got {value!r}"[:120])
     return array

@@ -1,7 +1,6 @@
 """From a training config to a built algorithm: spaces, dataset checks, RLlib config."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from leray.envs.config import EnvConfig
 from leray.envs.make import make_env
 from leray.envs.observation import ObservationMap, action_feature
 from leray.envs.spaces import to_spaces
-from leray.errors import ConfigError, DatasetError, FeatureMismatchError
+from leray.errors import ConfigError, FeatureMismatchError
 from leray.platform.config import DatasetConfig, TrainConfig
 from leray.platform.run_directory import RunDirectory, resolve_pretrained_model
 
@@ -89,18 +88,29 @@ def open_dataset(config: DatasetConfig) -> DatasetReader:
 
 
 def dataset_root(config: DatasetConfig) -> Path:
-    """Return the local folder of a dataset: its root, else LeRobot's place for its repo id."""
-    if config.root is not None:
-        return config.root
+    """Return the local folder of a dataset: its root, else that of its repo id, fetched if needed.
+
+    Raises:
+        ConfigError: neither is given.
+        DatasetError: it is neither here nor on the Hub.
+    """
     if config.repo_id is None:
-        raise ConfigError("the dataset has neither root nor repo_id: give --dataset.root=<folder>")
-    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface"))
-    root = Path(os.environ.get("HF_LEROBOT_HOME", hub / "lerobot")) / config.repo_id
-    if not root.is_dir():
-        raise DatasetError(
-            f"--dataset.repo_id={config.repo_id}: {root} is not there; give --dataset.root=<folder>"
-        )
-    return root
+        if config.root is None:
+            raise ConfigError(
+                "the dataset has neither root nor repo_id: give --dataset.root=<folder>"
+            )
+        return config.root
+    if config.root is not None and (config.root / "meta" / "info.json").is_file():
+        return config.root
+    from leray.data.hub.download import resolve  # the Hub's client only where it is asked for
+
+    return resolve(
+        config.repo_id,
+        root=config.root,
+        revision=config.revision,
+        episodes=config.episodes,
+        download_videos=False,
+    )
 
 
 def _add_runners(algorithm: TrainableConfig, config: TrainConfig) -> None:

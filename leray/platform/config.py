@@ -14,9 +14,13 @@ class DatasetConfig:
     """Where demonstrations come from or go to."""
 
     repo_id: str | None = None
-    """Name of the dataset, `user/name`; without `root` it is looked up under `$HF_LEROBOT_HOME`."""
+    """Name of the dataset, `user/name`; without `root` it is looked up under `$HF_LEROBOT_HOME`,
+    then fetched from the Hub."""
     root: Path | None = None
-    """Local folder of the dataset (the one that holds `meta/info.json`)."""
+    """Local folder of the dataset (the one that holds `meta/info.json`); where it does not exist
+    and `repo_id` is given, the dataset is fetched into it."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub; `null` takes the newest format version that can be read."""
     episodes: list[int] | None = None
     """Which episodes to use; `null` uses all."""
 

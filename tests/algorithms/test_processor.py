@@ -28,7 +28,16 @@ FEATURES = Features(
 )
 MAPPING = {"STATE": "MEAN_STD", "ENV": "MEAN_STD", "ACTION": "MIN_MAX"}
 STATS = {
-    STATE: {"mean": [1.0, 2.0], "std": [2.0, 4.0], "min": [-3.0, 0.0], "max": [5.0, 8.0]},
+    STATE: {
+        "mean": [1.0, 2.0],
+        "std": [2.0, 4.0],
+        "min": [-3.0, 0.0],
+        "max": [5.0, 8.0],
+        "q01": [-1.0, 2.0],
+        "q99": [3.0, 6.0],
+        "q10": [1.0, 4.0],
+        "q90": [2.0, 5.0],
+    },
     ACTION: {"mean": [0.0, 0.0], "std": [1.0, 1.0], "min": [-9.0, -9.0], "max": [9.0, 9.0]},
 }
 
@@ -39,10 +48,17 @@ def _normalised(processor: Processor, name: str, values: list[float]) -> list[fl
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
-    [("IDENTITY", [3.0, 6.0]), ("MEAN_STD", [1.0, 1.0]), ("MIN_MAX", [0.5, 0.5])],
+    [
+        ("IDENTITY", [3.0, 6.0]),
+        ("MEAN_STD", [1.0, 1.0]),
+        ("MIN_MAX", [0.5, 0.5]),
+        ("QUANTILES", [1.0, 1.0]),
+        ("QUANTILE10", [3.0, 3.0]),
+    ],
 )
 def test_modes_by_hand(mode, expected):
-    # (3 - 1) / 2 and (6 - 2) / 4; (3 + 3) / 8 * 2 - 1 and 6 / 8 * 2 - 1
+    # (3 - 1) / 2 and (6 - 2) / 4; (3 + 3) / 8 * 2 - 1 and 6 / 8 * 2 - 1;
+    # (3 + 1) / 4 * 2 - 1 and (6 - 2) / 4 * 2 - 1; (3 - 1) / 1 * 2 - 1 and (6 - 4) / 1 * 2 - 1
     processor = make_processor(FEATURES, {"STATE": mode}, STATS)
     assert _normalised(processor, STATE, [3.0, 6.0]) == expected
 
@@ -74,9 +90,9 @@ def test_a_constant_feature_is_not_blown_up():
 
 def test_unknown_modes_are_refused():
     with pytest.raises(
-        ConfigError, match="STATE=QUANTILES: allowed are IDENTITY, MEAN_STD, MIN_MAX"
+        ConfigError, match="STATE=QUANTILE5: allowed are IDENTITY, MEAN_STD, MIN_MAX, QUANTILES"
     ):
-        make_processor(FEATURES, {"STATE": "QUANTILES"}, None)
+        make_processor(FEATURES, {"STATE": "QUANTILE5"}, None)
 
 
 @pytest.mark.parametrize(

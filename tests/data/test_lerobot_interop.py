@@ -10,6 +10,7 @@ import pytest
 from leray.data.features import Feature, Features
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.lerobot.writer import DatasetWriter
+from leray.data.video.options import VideoOptions
 
 PYTHON = os.environ.get("LERAY_LEROBOT_PYTHON", "")
 
@@ -163,3 +164,130 @@ def test_we_read_and_extend_what_lerobot_writes(tmp_path):
     content = read_with_lerobot(root, tmp_path)
     assert (content["frames"], content["tasks"]) == (15, ["task 0", "task 1", "task 2"])
     assert_same(content, root)
+
+
+CAMERAS = Features(
+    {
+        "action": Feature("float32", (2,)),
+        "observation.images.top": Feature("video", (48, 64, 3), ("height", "width", "channels")),
+        "observation.images.wrist": Feature("video", (3, 64, 48), ("channels", "height", "width")),
+        "observation.image": Feature("image", (24, 32, 3), ("height", "width", "channels")),
+    }
+)
+
+READ_CAMERAS = """
+import sys
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+root, out = sys.argv[1:]
+dataset = LeRobotDataset("local/exchange", root=root)
+cameras = dataset.meta.camera_keys
+deltas = {camera: [-0.1, 0.0, 0.1] for camera in cameras}
+windows = LeRobotDataset("local/exchange", root=root, delta_timestamps=deltas)
+content = {f"mean/{c}": dataset.meta.stats[c]["mean"] for c in cameras}
+for row in map(dict, dataset.meta.episodes):
+    for index in (row["dataset_from_index"], row["dataset_to_index"] - 1):
+        item, window = dataset[index], windows[index]
+        for camera in cameras:
+            content[f"frame/{camera}/{index}"] = item[camera].numpy()
+            content[f"window/{camera}/{index}"] = window[camera].numpy()
+            content[f"pad/{camera}/{index}"] = window[camera + "_is_pad"].numpy()
+np.savez(out, **content)
+"""
+
+WRITE_CAMERAS = """
+import sys
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+axes = ["height", "width", "channels"]
+features = {
+    "action": {"dtype": "float32", "shape": (2,), "names": None},
+    "observation.images.top": {"dtype": "video", "shape": (48, 64, 3), "names": axes},
+    "observation.images.wrist": {
+        "dtype": "video", "shape": (3, 64, 48), "names": ["channels", "height", "width"]
+    },
+    "observation.image": {"dtype": "image", "shape": (24, 32, 3), "names": axes},
+}
+dataset = LeRobotDataset.create("local/exchange", fps=10, features=features, root=sys.argv[1])
+for episode, length in enumerate((4, 6)):
+    for frame in range(length):
+        colour = np.uint8(100 * episode + 10 * frame)
+        pictures = {
+            name: np.full(feature["shape"], colour)
+            for name, feature in features.items() if name != "action"
+        }
+        dataset.add_frame({"action": np.zeros(2, np.float32), "task": "t", **pictures})
+    dataset.save_episode()
+dataset.finalize()
+"""
+
+
+def make_pictures(length: int, seed: int) -> dict:
+    """Smooth pictures, each of other colours."""
+    rng = np.random.default_rng(seed)
+    episode = {"action": rng.normal(size=(length, 2)).astype(np.float32)}
+    for name in list(CAMERAS)[1:]:
+        height, width, _ = CAMERAS[name].image_shape
+        slope = np.linspace(0, 1, height)[:, None, None] * np.linspace(0, 1, width)[:, None]
+        first, last = rng.uniform(0, 255, (2, length, 1, 1, 3))
+        pictures = (first + (last - first) * slope).astype(np.uint8)
+        is_first = CAMERAS[name].is_channels_first
+        episode[name] = np.moveaxis(pictures, -1, 1) if is_first else pictures
+    return episode
+
+
+def assert_shows_the_same(root, tmp_path) -> None:
+    """Compare the pictures that LeRobot finds with those that our reader finds."""
+    out = tmp_path / "pictures.npz"
+    run(READ_CAMERAS, root, out)
+    content = np.load(out)
+    dataset = DatasetReader.open(root)
+    ends = dataset.read([]).episode_ends
+    compared = 0
+    for name, found in content.items():
+        kind, camera, *rest = name.split("/")
+        if kind == "mean":
+            np.testing.assert_allclose(found, dataset.image_stats(camera)["mean"], atol=1e-6)
+            continue
+        index = int(rest[0])
+        episode = int(np.searchsorted(ends, index, side="right"))
+        wanted = index + np.arange(-1, 2)
+        inside = wanted.clip(ends[episode - 1] if episode else 0, ends[episode] - 1)
+        if kind == "pad":
+            assert found.tolist() == (wanted != inside).tolist()
+            continue
+        frames = inside if kind == "window" else np.array([index])
+        ours = np.moveaxis(dataset.read_frames(camera, frames), -1, 1) / 255
+        np.testing.assert_allclose(found.reshape(ours.shape), ours, atol=1.01 / 255)
+        compared += 1
+    edges = {0, *ends[:-1].tolist(), *(ends - 1).tolist()}
+    assert compared == 2 * len(dataset.cameras) * len(edges)
+
+
+@pytest.mark.parametrize("finalized", [True, False])
+def test_lerobot_reads_the_pictures_that_we_write(tmp_path, finalized):
+    root = tmp_path / "d"
+    h264 = VideoOptions(vcodec="h264", preset="ultrafast")
+    writer = DatasetWriter.create(root, fps=10, features=CAMERAS, video=h264)
+    for seed, length in enumerate(LENGTHS):
+        writer.add_episode(make_pictures(length, seed), "t")
+    if finalized:
+        writer.finalize()
+        with DatasetWriter.resume(root) as writer:  # in AV1
+            for seed, length in enumerate((3, 5), 10):
+                writer.add_episode(make_pictures(length, seed), "t")
+    assert_shows_the_same(root, tmp_path)
+
+
+def test_we_extend_the_pictures_that_lerobot_writes(tmp_path):
+    root = tmp_path / "d"
+    run(WRITE_CAMERAS, root)
+    dataset = DatasetReader.open(root)
+    assert dataset.num_episodes == 2
+    for camera in dataset.cameras:
+        colours = dataset.read_frames(camera, np.arange(10)).mean(axis=(1, 2, 3))
+        assert np.abs(colours - [*range(0, 40, 10), *range(100, 160, 10)]).max() < 4
+    assert_shows_the_same(root, tmp_path)
+    with DatasetWriter.resume(root) as writer:
+        assert writer.add_episode(make_pictures(7, 0), "t") == 2
+    assert_shows_the_same(root, tmp_path)

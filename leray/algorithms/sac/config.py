@@ -38,8 +38,8 @@ class SACPolicyConfig(PolicyConfig):
     normalization_mapping: dict[str, str] = field(
         default_factory=lambda: {"STATE": "MEAN_STD", "ENV": "MEAN_STD", "ACTION": "MIN_MAX"}
     )
-    """How each type of feature is normalised: IDENTITY, MEAN_STD or MIN_MAX; observations only
-    where a dataset gives statistics."""
+    """How each type of feature is normalised: IDENTITY, MEAN_STD, MIN_MAX, QUANTILES (q01 to q99)
+    or QUANTILE10 (q10 to q90); observations only where a dataset gives statistics."""
     num_critics: int = 2
     """Size of the critic ensemble."""
     num_subsample_critics: int | None = None

@@ -57,7 +57,7 @@ class FrameReader:
                 declared, or breaks the tolerance.
         """
         feature = self._metadata.features[camera]
-        out = np.empty((len(frames), *feature.image_shape), np.uint8)
+        out = self._allocate(camera, len(frames))
         episode = np.searchsorted(self._ends, frames, side="right")
         position = self._selected[episode]
         offset = frames - self._ends[episode] + self._metadata.episodes.length[position]
@@ -69,7 +69,7 @@ class FrameReader:
                 wanted = self._numbers(video, table, position[here], offset[here])
                 if tolerance_s is not None:
                     self._check_times(path, video, table, position[here], offset[here], tolerance_s)
-                _check_size(path, (video.height, video.width), feature, camera)
+                _check_size(path, (video.height, video.width, 3), feature, camera)
                 out[here] = video.read(wanted)
             return out
         for number, here in _groups(self._metadata.episodes.file[position]):
@@ -94,6 +94,16 @@ class FrameReader:
     def close(self) -> None:
         """Close the open video files."""
         self._cache.close()
+
+    def _allocate(self, camera: str, count: int) -> NDArray[np.uint8]:
+        shape = self._metadata.features[camera].image_shape
+        try:
+            return np.empty((count, *shape), np.uint8)
+        except (MemoryError, ValueError, OverflowError) as error:
+            raise DatasetError(
+                f"{self._metadata.root}: {count} pictures of {camera}, declared as {shape}, do not "
+                "fit into memory; ask for fewer, or correct the shape in meta/info.json"
+            ) from error
 
     def _open(self, path: Path) -> VideoReader:
         return self._cache.get(str(path), partial(open_video, path))
@@ -204,10 +214,10 @@ def _runs(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([[run[0], run[-1] + 1] for run in np.split(rows, breaks)], dtype=np.int64)
 
 
-def _check_size(path: Path, size: tuple[int, int], feature: Feature, camera: str) -> None:
-    if size != feature.image_shape[:2]:
+def _check_size(path: Path, size: tuple[int, int, int], feature: Feature, camera: str) -> None:
+    if size != feature.image_shape:
+        found, declared = ("x".join(map(str, shape)) for shape in (size, feature.image_shape))
         raise DatasetError(
-            f"{path} shows {size[0]}x{size[1]} pixels, {camera} declares "
-            f"{feature.image_shape[0]}x{feature.image_shape[1]}: correct the shape in "
-            "meta/info.json (`leray dataset check --repair=true` does)"
+            f"{path} shows {found} (height, width, channels), {camera} declares {declared}: "
+            "correct the shape in meta/info.json (`leray dataset check --repair=true` does)"
         )

@@ -1,5 +1,8 @@
 """Encoded pictures inside parquet files: from a column's value to pixels."""
 
+from collections.abc import Iterator
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,9 +12,48 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from leray.data.features import Feature
+from leray.data.lerobot.metadata import Metadata
+from leray.data.lerobot.parquet import damage_reported, iterate_rows, open_parquet
 from leray.errors import DatasetError
 
+_BATCH_ROWS = 256
+"""Rows of encoded pictures that are in memory at once."""
+
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+"""Formats that are read; others can make Pillow start programs or need more than it checks."""
+_DAMAGE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow raises on damaged pictures."""
+
+
+def iterate_images(metadata: Metadata, selected: NDArray[np.int64], camera: str) -> Iterator[bytes]:
+    """Yield the encoded pictures of some episodes, frame by frame, a batch of rows in memory.
+
+    Raises:
+        DatasetError: a file is missing or damaged, or a row holds no picture.
+    """
+    episodes = metadata.episodes
+    for position in selected.tolist():
+        path = metadata.root / episodes.files[int(episodes.file[position])]
+        start, stop = int(episodes.start[position]), int(episodes.start[position])
+        stop += int(episodes.length[position])
+        with damage_reported(path), open_parquet(path) as file:
+            runs = np.array([[start, stop]], dtype=np.int64)
+            for first, batch in iterate_rows(file, [camera], runs, batch_rows=_BATCH_ROWS):
+                column = batch.column(0)
+                for row in range(max(start, first), min(stop, first + batch.num_rows)):
+                    where = f"{path}, row {row}, {camera}"
+                    yield image_bytes(metadata.root, column[row - first].as_py(), where)
 
 
 def image_bytes(root: Path, entry: Any, where: str) -> bytes:
@@ -47,7 +89,7 @@ def decode_image(content: bytes, feature: Feature, where: str) -> NDArray[np.uin
     if channels not in _MODES:
         raise DatasetError(f"{where}: pictures of {channels} channels cannot be read; 1, 3 and 4")
     try:
-        with Image.open(BytesIO(content)) as image:
+        with Image.open(BytesIO(content), formats=_FORMATS) as image:
             if (image.height, image.width) != (height, width):
                 raise DatasetError(
                     f"{where} is {image.height}x{image.width}, declared are {height}x{width}"
@@ -55,6 +97,6 @@ def decode_image(content: bytes, feature: Feature, where: str) -> NDArray[np.uin
             if image.mode in ("I", "F", "I;16"):
                 raise DatasetError(f"{where} has pixels of mode {image.mode}, not of 8 bits")
             picture = np.asarray(image.convert(_MODES[channels]))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except _DAMAGE as error:
         raise DatasetError(f"{where} is damaged: {error}; copy the dataset again") from error
     return picture.reshape(height, width, channels)

@@ -92,9 +92,7 @@ def iterate_rows(
         return
     for span in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1):
         row = int(edges[span[0]])
-        for batch in file.iter_batches(
-            batch_rows, row_groups=span.tolist(), columns=list(columns)
-        ):
+        for batch in file.iter_batches(batch_rows, row_groups=span.tolist(), columns=list(columns)):
             yield row, batch
             row += batch.num_rows
 

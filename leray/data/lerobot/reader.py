@@ -231,6 +231,19 @@ class DatasetReader:
             )
         return self._frames.read(camera, frames, tolerance_s=tolerance_s)
 
+    def encoded_images(self, camera: str) -> Iterator[bytes]:
+        """Yield the encoded pictures of an image column, frame by frame, in bounded memory.
+
+        Raises:
+            DatasetError: there is no such column, or a file is damaged.
+        """
+        self._check_camera(camera)
+        if self.features[camera].dtype != "image":
+            raise DatasetError(f"{self.root}: {camera} is a video; use read_frames")
+        from leray.data.lerobot.images import iterate_images  # Pillow only where there are images
+
+        yield from iterate_images(self.metadata, self._selected, camera)
+
     def gop(self, camera: str) -> int:
         """Return how many frames lie between key frames of a camera's first video; 1 for images.
 
@@ -257,6 +270,12 @@ class DatasetReader:
             raise DatasetError(
                 f"{self.root} has no camera {camera!r}; there are: "
                 f"{', '.join(self.cameras) or 'none'}"
+            )
+        shape = self.features[camera].shape
+        if len(shape) != 3:
+            raise DatasetError(
+                f"{self.root}: camera {camera!r} declares shape {list(shape)}, pictures have three "
+                "axes; correct meta/info.json"
             )
 
     def _readable(self, keys: Sequence[str] | None) -> Features:

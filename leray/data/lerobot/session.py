@@ -174,6 +174,8 @@ class Session:
         self._commit()
         self._unusable = _HALF_WAY
         self._merge([self._data, *self._videos.values()])
+        if self.num_episodes:  # after a kill, its episodes may not be counted yet
+            self._write_summary()
         self._unusable = _FINALIZED
 
     def _commit(self) -> None:
@@ -225,8 +227,8 @@ class Session:
     def _write_summary(self) -> None:
         for camera, videos in self._videos.items():
             entry = self._info["features"][camera]
-            if not entry.get("info"):
-                entry["info"] = videos.describe(self._info["fps"])
+            if not entry.get("info") and (described := videos.describe(self._info["fps"])):
+                entry["info"] = described
         self._info["total_tasks"] = len(self._tasks)
         self._info["splits"] = {"train": f"0:{self._info['total_episodes']}"}
         write_json(self.root / layout.STATS, statistics.to_json(self._stats))

@@ -53,9 +53,10 @@ class VideoFiles:
         """Return where the video of an episode is made until it counts."""
         return self._names.path(0).parent.parent / f".episode-{episode:06d}.mp4.tmp"
 
-    def describe(self, fps: int) -> dict[str, Any]:
-        """Return LeRobot's `info` entry of the camera; there must be a video."""
-        return video_info(self._open[-1].path, fps)
+    def describe(self, fps: int) -> dict[str, Any] | None:
+        """Return LeRobot's `info` entry, by the camera's first file; None when there is none."""
+        present = self._names.present()
+        return video_info(present[0], fps) if present else None
 
     def has_room(self, segments: Sequence[Segment]) -> bool:
         """Tell whether segments can join the file and keep it below its limit.

@@ -1,16 +1,17 @@
-"""Where the flat arrays of a dataset are kept on this machine, and when they are too old."""
+"""Where a dataset's flat copies are kept on this machine, and when they are too old."""
 
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from leray.data.lerobot import layout
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.stream.arrays import ingest
+from leray.data.stream.image_cache import ingest_images
 
 CACHE_VARIABLE = "LERAY_CACHE"
 """Environment variable that names the folder of caches."""
@@ -35,11 +36,25 @@ def cached_arrays(reader: DatasetReader, keys: Sequence[str]) -> Path:
         DatasetError: a column is damaged, or the disk is full.
     """
     folder = cache_root() / "arrays" / _fingerprint(reader, keys)
+    return _kept(folder, lambda: ingest(reader, keys, folder))
+
+
+def cached_images(reader: DatasetReader, camera: str) -> Path:
+    """Return the folder of a camera's encoded pictures, as `cached_arrays` does.
+
+    Raises:
+        DatasetError: a picture is missing, or the disk is full.
+    """
+    folder = cache_root() / "images" / _fingerprint(reader, [camera])
+    return _kept(folder, lambda: ingest_images(reader, camera, folder))
+
+
+def _kept(folder: Path, make: Callable[[], None]) -> Path:
     if folder.is_dir():
         os.utime(folder)
     else:
         _remove_unused(folder.parent)
-        ingest(reader, keys, folder)
+        make()
     return folder
 
 

@@ -12,7 +12,8 @@ from leray.data.features import Feature, Features
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.statistics import Statistics
 from leray.data.stream.arrays import Arrays, FlatArray, open_arrays
-from leray.data.stream.cache import cached_arrays
+from leray.data.stream.cache import cached_arrays, cached_images
+from leray.data.stream.image_cache import ImageCache
 from leray.data.windows import clamp, frame_offsets
 from leray.errors import DatasetError
 
@@ -46,7 +47,8 @@ class Samples:
         reader: the dataset.
         spec: what a sample holds.
         memory_limit_bytes: None reads the columns into memory; otherwise they are cached in files,
-            memory-mapped if they fit well into the limit, read by position if not.
+            memory-mapped if they fit well into the limit, read by position if not. Encoded
+            pictures are always cached in files.
 
     Raises:
         ConfigError: a window does not fit the frame rate.
@@ -72,6 +74,11 @@ class Samples:
             )
         self._memory_limit_bytes = memory_limit_bytes
         self._arrays = self._load()
+        self._images = {
+            key: ImageCache(cached_images(reader, self._stored[key]), feature)
+            for key, feature in self.features.items()
+            if feature.dtype == "image"
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         limit = 2**62 if self._memory_limit_bytes is None else self._memory_limit_bytes
@@ -171,8 +178,11 @@ class Samples:
 
     def _pictures(self, key: str, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode [*frames.shape, height, width, channels]."""
-        pictures = self.reader.read_frames(
-            self._stored[key], frames.reshape(-1), tolerance_s=self.spec.tolerance_s
+        flat = frames.reshape(-1)
+        pictures = (
+            self._images[key].read(flat)
+            if key in self._images
+            else self.reader.read_frames(self._stored[key], flat, tolerance_s=self.spec.tolerance_s)
         )
         return pictures.reshape(*frames.shape, *pictures.shape[1:])
 

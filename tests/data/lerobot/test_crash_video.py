@@ -1,6 +1,7 @@
 """Killing the writer of videos at any moment: saved episodes open, a resumed session is whole."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,29 +28,33 @@ FEATURES = Features(
     }
 )
 H264 = VideoOptions(vcodec="h264", preset="ultrafast")
-LENGTHS = (3, 2, 4, 3, 1, 3)
+STATS = {
+    camera: {
+        **{key: np.full((3, 1, 1), 0.5) for key in ("min", "max", "mean", "std")},
+        "count": np.array([2]),
+    }
+    for camera in (LARGE, SMALL)
+}
+LENGTHS = (3, 2, 4, 1, 3)
 
 
 class KilledError(BaseException):
     """Stands for a kill: nothing after it reaches the disk."""
 
 
-class Disk:
-    """Lets a number of renames and deletions happen, then fails every further one."""
+def before_each_change(monkeypatch, hook) -> None:
+    """Call a function before every file that is renamed or deleted."""
 
-    def __init__(self, monkeypatch) -> None:
-        self.left = 10**9
-        for name in ("replace", "rename", "unlink"):
-            monkeypatch.setattr(Path, name, self._limited(getattr(Path, name)))
-
-    def _limited(self, original):
-        def limited(path, *args, **kwargs):
-            if self.left <= 0:
-                raise KilledError
-            self.left -= 1
+    def hooked(original):
+        def changing(path, *args, **kwargs):
+            if path.exists():
+                hook()
             return original(path, *args, **kwargs)
 
-        return limited
+        return changing
+
+    for name in ("replace", "rename", "unlink"):
+        monkeypatch.setattr(Path, name, hooked(getattr(Path, name)))
 
 
 def make_pictures(episode: int, width: int) -> np.ndarray:
@@ -76,7 +81,7 @@ def save(writer: DatasetWriter, episode: int, clips: Path | None) -> None:
     action = np.full(LENGTHS[episode], episode, np.float32)
     if clips is not None:
         videos = {camera: clips / f"{camera}-{episode}.mp4" for camera in (LARGE, SMALL)}
-        writer.add_episode({"action": action}, "t", videos=videos)
+        writer.add_episode({"action": action}, "t", videos=videos, stats=STATS)
         return
     pictures = {LARGE: make_pictures(episode, 48), SMALL: make_pictures(episode, 32)}
     for frame in range(LENGTHS[episode]):
@@ -121,12 +126,13 @@ def assert_tidy(root: Path) -> None:
             with VideoReader(path) as video:
                 found[int(path.stem[-3:])] = video.num_frames
         assert found == listed
+        unsaved = list((root / "videos" / camera).glob("*/*.orphan"))
+        assert len(unsaved) <= 1  # the episode that was being saved
     assert not list(root.rglob(".*"))
     assert DatasetReader.open(root).findings == []
 
 
-@pytest.fixture
-def small_files(monkeypatch):
+def make_files_small(monkeypatch) -> None:
     """Make every save a segment of its own, and files full after two or three episodes."""
     monkeypatch.setattr(series, "SEGMENT_BYTES", 1)
     monkeypatch.setattr(series, "SEGMENT_EPISODES", 2)
@@ -139,71 +145,87 @@ def small_files(monkeypatch):
     monkeypatch.setattr(video_files.VideoFiles, "__init__", limited)
 
 
+def snapshots(root: Path, copies: Path, clips: Path | None) -> list[tuple[Path, int]]:
+    """Record a dataset; return it as a kill would leave it before each change on disk.
+
+    Each state comes with the number of episodes that had been saved.
+    """
+    states, saved = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        make_files_small(patch)
+
+        def keep() -> None:
+            copy = copies / str(len(states))
+            shutil.copytree(root, copy)
+            states.append((copy, len(saved)))
+
+        before_each_change(patch, keep)
+        root.mkdir()
+        record(root, saved, clips)
+    assert_holds(root, len(LENGTHS))
+    assert_tidy(root)
+    return [state for state in states if (state[0] / "meta/info.json").exists()]
+
+
 def resume_and_finish(root: Path, clips: Path | None) -> None:
     with DatasetWriter.resume(root, video=H264) as writer:
         for episode in range(writer.num_episodes, len(LENGTHS)):
             save(writer, episode, clips)
 
 
-def test_a_kill_between_any_two_disk_operations(tmp_path, monkeypatch, small_files, clips):
-    disk = Disk(monkeypatch)
-    finished, cut_short = False, 0
-    for operations in range(1, 1000):
-        root, saved = tmp_path / str(operations), []
-        disk.left = operations
-        try:
-            record(root, saved, clips)
-            finished = True
-        except KilledError:
-            cut_short += 1
-        disk.left = 10**9
-        if not (root / "meta/info.json").exists():
-            continue
+@pytest.fixture(scope="module")
+def states(tmp_path_factory, clips):
+    """Every state that a kill may leave."""
+    folder = tmp_path_factory.mktemp("states")
+    return snapshots(folder / "d", folder, clips)
+
+
+def test_a_kill_at_any_moment(tmp_path, monkeypatch, states, clips):
+    make_files_small(monkeypatch)
+    assert len(states) > 60
+    for number, (state, saved) in enumerate(states):
+        root = tmp_path / str(number)
+        shutil.copytree(state, root)
         there = DatasetReader.open(root).num_episodes
-        assert there in (len(saved), len(saved) + 1)
+        assert there in (saved, saved + 1)
         assert_holds(root, there)
         resume_and_finish(root, clips)
         assert_holds(root, len(LENGTHS))
         assert_tidy(root)
-        if finished:
-            break
-    assert finished
-    assert cut_short > 80
 
 
-def test_a_kill_while_a_killed_session_is_resumed(tmp_path, monkeypatch, small_files, clips):
-    disk, rng = Disk(monkeypatch), np.random.default_rng(0)
-    for operations in rng.integers(10, 100, 30).tolist():
-        root = tmp_path / str(operations)
-        if root.exists():
-            continue
-        disk.left = operations
-        with pytest.raises(KilledError):
-            record(root, [], clips)
-        disk.left = 10**9
+def test_a_kill_while_a_killed_session_is_resumed(tmp_path, monkeypatch, states, clips):
+    make_files_small(monkeypatch)
+    allowed = [0]
+
+    def limit() -> None:
+        allowed[0] -= 1
+        if allowed[0] < 0:
+            raise KilledError
+
+    for number, (state, _) in enumerate(states[::3]):
+        root, killed = tmp_path / str(number), 0
+        shutil.copytree(state, root)
         there = DatasetReader.open(root).num_episodes
-        for allowed in range(4):
-            disk.left = allowed
-            try:
-                DatasetWriter.resume(root, video=H264)
-            except KilledError:
-                disk.left = 10**9
-            assert_holds(root, there)
-        disk.left = 10**9
+        with monkeypatch.context() as patch:
+            before_each_change(patch, limit)
+            for allowed[0] in range(1, 4):
+                try:
+                    DatasetWriter.resume(root, video=H264)
+                except KilledError:
+                    killed += 1
+        assert_holds(root, there)
         resume_and_finish(root, clips)
-        assert_holds(root, len(LENGTHS))
         assert_tidy(root)
+    assert_holds(root, len(LENGTHS))
 
 
-def test_a_kill_while_frames_are_encoded(tmp_path, monkeypatch, small_files):
-    disk, rng = Disk(monkeypatch), np.random.default_rng(1)
-    for operations in rng.integers(5, 120, 8).tolist():
-        root, saved = tmp_path / str(operations), []
-        disk.left = operations
-        with pytest.raises(KilledError):
-            record(root, saved, None)
-        disk.left = 10**9
-        assert_holds(root, DatasetReader.open(root).num_episodes)
+def test_a_kill_while_frames_are_encoded(tmp_path, monkeypatch):
+    states = snapshots(tmp_path / "d", tmp_path, None)
+    make_files_small(monkeypatch)
+    for root, saved in np.random.default_rng(0).permutation(np.array(states, object))[:5]:
+        there = DatasetReader.open(root).num_episodes
+        assert there in (saved, saved + 1)
         resume_and_finish(root, None)
         assert_holds(root, len(LENGTHS))
         assert_tidy(root)
@@ -251,7 +273,7 @@ def test_metadata_that_do_not_tell_where_videos_are_are_not_recovered(tmp_path, 
     path = root / "meta/episodes/chunk-000/file-000.parquet"
     table = pq.read_table(path)
     pq.write_table(table.drop_columns([f"videos/{LARGE}/file_index"]), path)
-    with pytest.raises(DatasetError, match="does not say where the videos of .*large' are"):
+    with pytest.raises(DatasetError, match=r"does not say where the videos of .*large' are"):
         DatasetWriter.resume(root)
     assert (root / "videos" / LARGE / "chunk-000/file-000.mp4").exists()
 

@@ -64,9 +64,7 @@ def packets(path) -> list[bytes]:
 
 def test_videos_are_copied_and_joined_without_encoding(tmp_path):
     paths = [tmp_path / f"{seed}.mp4" for seed in range(3)]
-    colours = [
-        make_video(path, length, s) for s, (path, length) in enumerate(zip(paths, (5, 1, 4)))
-    ]
+    colours = [make_video(path, (5, 1, 4)[seed], seed) for seed, path in enumerate(paths)]
     contents = [path.read_bytes() for path in paths]
     with create(tmp_path / "d") as writer:
         for path, colour in zip(paths, colours, strict=True):

@@ -359,7 +359,7 @@ def test_a_full_disk_costs_the_open_episode_only(tmp_path, monkeypatch, length):
             record(writer, make_episode(length, 1))
         if length == 5:  # it failed while the episode was recorded
             with pytest.raises(
-                DatasetError, match="cannot be saved: .*No space left.*; call clear"
+                DatasetError, match=r"cannot be saved: .*No space left.*; call clear"
             ):
                 writer.add_frame({name: v[0] for name, v in make_episode(1).items()}, "t")
             with pytest.raises(DatasetError, match="No space left"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,8 @@ LENGTHS = (14, 9, 21)
 HEIGHT, WIDTH = 48, 64
 FRONT, SIDE, WRIST = (f"observation.images.{camera}" for camera in ("front", "side", "wrist"))
 TASKS = ["pick", "unused", "place"]
+
+os.environ.setdefault("SVT_LOG", "1")  # errors only
 
 _B_FRAMES = {"g": "12", "bf": "3", "crf": "20", "x264-params": "b-adapt=0"}
 _AV1 = {"g": "4", "crf": "40", "preset": "13"}
@@ -157,7 +160,10 @@ def _write_episode(root: Path, episode: int, cameras, lengths) -> None:
     columns["note"] = pa.array([f"{episode}/{k}" for k in range(length)])
     if WRIST in cameras:
         columns[WRIST] = pa.array(
-            [{"bytes": png(picture(episode, k, 2)), "path": f"frame_{k}.png"} for k in range(length)]
+            [
+                {"bytes": png(picture(episode, k, 2)), "path": f"frame_{k}.png"}
+                for k in range(length)
+            ]
         )
     path = root / f"data/{chunk}/episode_{episode:06d}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,8 @@ def found_totals(contents: Contents) -> dict[str, int]:
         totals["total_tasks"] = len(contents.task_rows)
     if not contents.is_v3:
         totals["total_videos"] = len(contents.cameras) * len(episodes)
-        totals["total_chunks"] = -(-len(episodes) // int(contents.info["chunks_size"]))
+        chunks_size = contents.info.get("chunks_size", layout.CHUNKS_SIZE)
+        totals["total_chunks"] = -(-len(episodes) // chunks_size)
     return totals
 
 

@@ -74,8 +74,9 @@ class RowCheck:
         for name, values in expected.items():
             if name in arrays and is_count(arrays[name]):
                 self._compare(name, piece, arrays[name], values)
-        if names.TIMESTAMP in arrays and arrays[names.TIMESTAMP].dtype.kind == "f":
-            self._time(piece, arrays[names.TIMESTAMP])
+        times = arrays.get(names.TIMESTAMP)
+        if times is not None and times.dtype.kind == "f" and times.ndim == 1:
+            self._time(piece, times)
         if names.TASK_INDEX in arrays and is_count(arrays[names.TASK_INDEX]):
             self._episode.tasks.update(np.unique(arrays[names.TASK_INDEX]).tolist())
         if piece.is_last:

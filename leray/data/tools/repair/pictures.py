@@ -63,7 +63,8 @@ def unsound_cameras(reader: DatasetReader) -> list[str]:
     return [
         camera
         for camera in reader.cameras
-        if any(_is_unsound(entries, reader, camera) for entries in stored)
+        if len(reader.features[camera].shape) == 3
+        and any(_is_unsound(entries, reader, camera) for entries in stored)
     ]
 
 

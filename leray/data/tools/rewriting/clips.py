@@ -26,6 +26,7 @@ class Clip:
     """Bytes."""
     is_whole: bool
     """The file holds nothing else and begins with a key frame: it can be joined as it is."""
+    has_sound: bool
     form: tuple[Any, ...]
     """Clips can share a file when this is equal: codec, size, pixel format, sound, and what the
     decoder must know where key frames cannot carry it."""
@@ -96,6 +97,7 @@ def clip_of(track: VideoTrack, start_frame: int, num_frames: int) -> Clip:
         num_frames=num_frames,
         size=int(index.size[packets].sum()),
         is_whole=bool(num_frames == len(index) and packets[0] == 0 and index.is_key[0]),
+        has_sound=track.sound is not None,
         form=(*track.format, track.sound, index.extradata if None in prefixes else ()),
     )
 

@@ -159,6 +159,8 @@ class Target:
                 f"{self._encoded_frames} video frames were encoded anew: their episodes begin or "
                 "end between key frames"
             )
+        if self._options.encode and any(c.has_sound for each in self._clips.values() for c in each):
+            notes.append("the sound of the videos was left out when they were encoded anew")
         if written.num_jittering and self._content.videos:
             notes.append(
                 f"{written.num_jittering} episodes have timestamps other than frame number / fps, "

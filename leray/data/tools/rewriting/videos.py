@@ -9,7 +9,6 @@ from leray.data.video.encoder import VideoEncoder
 from leray.data.video.join import concatenate, cut
 from leray.data.video.options import VideoOptions
 from leray.data.video.track import read_track
-from leray.errors import DatasetError
 
 
 def write_video(clips: Sequence[Clip], target: Path, *, fps: int, scratch: Path) -> int:
@@ -46,7 +45,7 @@ def write_video(clips: Sequence[Clip], target: Path, *, fps: int, scratch: Path)
 
 
 def encode_clip(clip: Clip, target: Path, options: VideoOptions, fps: int) -> Clip:
-    """Encode a clip anew into an mp4 of its own, unless that is there, and return it as a clip.
+    """Encode a clip anew, unless its new file is there, and return that as a clip; sound is lost.
 
     Raises:
         DatasetError: the source is damaged.
@@ -54,16 +53,8 @@ def encode_clip(clip: Clip, target: Path, options: VideoOptions, fps: int) -> Cl
         OSError: the disk is full.
     """
     if not target.is_file():
-        track = read_track(clip.path)
+        pictures = read_track(clip.path).decode(clip.start_frame, clip.num_frames)
         with VideoEncoder(target, fps=fps, options=options) as encoder:
-            frame = clip.start_frame
-            for picture in track.decode(clip.start_frame, clip.num_frames):
-                if picture.pts != frame:
-                    break
+            for picture in pictures:
                 encoder.add_picture(picture)
-                frame += 1
-            if frame < clip.start_frame + clip.num_frames:
-                raise DatasetError(
-                    f"frame {frame} of {clip.path} cannot be decoded: copy the file again"
-                )
     return clip_of(read_track(target), 0, clip.num_frames)

@@ -1,8 +1,9 @@
-"""Small flawless datasets of every version, built with Arrow, PyAV and Pillow, not by our writer."""
+"""Small flawless datasets of every version, built without our writer."""
 
 import functools
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import av
@@ -187,9 +188,15 @@ def png(array: np.ndarray) -> bytes:
 
 @functools.cache
 def film(episodes: tuple[int, ...], fps: int = FPS, group: int = 2) -> bytes:
-    """The mp4 of some episodes, one after the other."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    """The mp4 of some episodes, one after the other; its table of frames stands first."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        _encode(path, episodes, fps, group)
+        return path.read_bytes()
+
+
+def _encode(path: Path, episodes: tuple[int, ...], fps: int, group: int) -> None:
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         options = {"crf": "30", "g": str(group), "bf": "0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -198,7 +205,6 @@ def film(episodes: tuple[int, ...], fps: int = FPS, group: int = 2) -> bytes:
                 shown = av.VideoFrame.from_ndarray(picture(episode, frame), format="rgb24")
                 container.mux(stream.encode(shown))
         container.mux(stream.encode())
-    return file.getvalue()
 
 
 def task_table() -> pa.Table:
