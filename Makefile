@@ -6,7 +6,7 @@ STAMP := $(VENV)/.leray-installed
 export RAY_USAGE_STATS_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install gl demo test test-slow lint format type bench check clean
+.PHONY: help install gl browser demo test test-slow lint format type bench check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,6 +28,13 @@ gl:
 	       && { apt-get update -qq; apt-get install -qq -y --no-install-recommends libegl1 libgl1 libosmesa6 >/dev/null; }; } \
 	  || echo 'no EGL or OSMesa found and not allowed to install it: runs go on without video'
 
+# The tests of the dataset viewer need a browser. Installed where this user may; otherwise skipped.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && { apt-get update -qq; apt-get install -qq -y --no-install-recommends chromium >/dev/null; }; } \
+	  || echo 'no Chromium found and not allowed to install it: tests of the dataset viewer are skipped'
+
 demo: $(STAMP) gl ## install, record demonstrations, train, evaluate, show what is next
 	rm -rf outputs/demo
 	$(BIN)/leray record --env.type=gym --env.task=PandaPickAndPlace-v3 --policy.type=expert \
@@ -38,7 +45,7 @@ demo: $(STAMP) gl ## install, record demonstrations, train, evaluate, show what 
 	  --eval.n_episodes=100 --eval.max_episodes_rendered=2 --seed=5000
 	@cat examples/what_next.txt
 
-test: $(STAMP) gl ## fast tests
+test: $(STAMP) gl browser ## fast tests
 	$(BIN)/python -m pytest -m 'not slow' -q --durations=20
 
 test-slow: $(STAMP) gl ## learning, long fault runs

@@ -6,22 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from leray.cli import COMMANDS
+from leray.cli import COMMANDS, main
 from leray.platform.parsing import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDS_HUB = ("dataset pull", "dataset push")
 SHORTER = {
     "train": ["--steps=400", "--eval.n_episodes=2", "--eval.max_episodes_rendered=0"],
     "eval": ["--eval.n_episodes=2", "--eval.max_episodes_rendered=0"],
     "record": [],
+    **{name: [] for name in COMMANDS if name.startswith("dataset ") and name not in NEEDS_HUB},
 }
 
 
-def commands(page: Path) -> list[list[str]]:
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """Return the name of each command that a page shows, and its options."""
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("leray ")]
+    found = []
+    for line in lines:
+        if line.startswith("leray "):
+            words = shlex.split(line, comments=True)[1:]
+            length = 2 if words[0] == "dataset" else 1
+            found.append((" ".join(words[:length]), words[length:]))
+    return found
+
+
+def programs(page: Path) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -29,7 +42,7 @@ def test_every_command_is_understood(page, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     found = commands(page)
     assert found, f"{page} shows no command"
-    for _, name, *options in found:
+    for name, options in found:
         assert name in COMMANDS
         if "--help" in options or "--resume=true" in options or name in ("ui", "info"):
             continue
@@ -43,7 +56,7 @@ def test_commands_run_in_order(tmp_path):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     done = []
     for page in PAGES:
-        for _, name, *options in commands(page):
+        for name, options in commands(page):
             if name not in SHORTER or "--help" in options:
                 continue
             line = [name, *options, *SHORTER[name]]
@@ -63,3 +76,16 @@ def test_commands_run_in_order(tmp_path):
                 check=False,
             )
             assert run.returncode == 0, f"leray {shlex.join(line)}\n{run.stderr[-3000:]}"
+
+
+def test_the_page_on_datasets_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    task = ["--env.type=gym", "--env.task=PandaReach-v3", "--policy.type=expert"]
+    assert main(["record", *task, "--dataset.root=demos", "--dataset.num_episodes=5"]) == 0
+    page = ROOT / "docs" / "datasets.md"
+    for name, options in commands(page):
+        if name not in NEEDS_HUB:
+            assert main([*name.split(), *options]) == 0, f"{name}: {capsys.readouterr().err}"
+    exec(compile(programs(page), str(page), "exec"), {})
+    assert main(["dataset", "check", "--root=recorded", "--videos=full"]) == 0
+    assert "(64, 20, 3)" in capsys.readouterr().out

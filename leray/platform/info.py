@@ -15,7 +15,10 @@ from typing import Any
 
 import leray
 
-PACKAGES = ("ray", "torch", "numpy", "gymnasium", "mujoco", "mlflow", "pyarrow", "av", "draccus")
+PACKAGES = (
+    *("ray", "torch", "numpy", "gymnasium", "mujoco", "mlflow", "pyarrow", "av", "draccus"),
+    "huggingface_hub",
+)
 GL_BACKENDS = ("egl", "osmesa", "glfw")
 PROBE = """
 import mujoco

@@ -1,8 +1,8 @@
 """Encoded pictures inside parquet files: from a column's value to pixels."""
 
-from collections.abc import Iterator
 import struct
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any

@@ -107,6 +107,8 @@ def to_numpy(array: pa.Array, feature: Feature) -> NDArray[Any]:
         ValueError: rows are missing or of another length than declared, or values do not fit the
             declared dtype.
     """
+    if not (feature.is_numeric or feature.dtype == "string"):
+        raise ValueError(f"it is declared as {feature.dtype}, not as numbers or text")
     rows = len(array)
     values = _leaves(array)
     if len(values) != rows * feature.size:

@@ -309,6 +309,8 @@ def _unsound(entry: statistics.FeatureStatistics) -> str:
     shape = entry["mean"].shape if "mean" in entry else ()
     if len(shape) != 3 or shape[1:] != (1, 1) or not set(statistics.KEYS[:5]) <= set(entry):
         return f"have shape {list(shape)}, not [channels, 1, 1]"
+    if any(value.shape != shape for key, value in entry.items() if key != "count"):
+        return "have different shapes"
     return "" if is_std_possible(entry) else "have a standard deviation below what is possible"
 
 

@@ -136,7 +136,10 @@ def _check_bookkeeping(
     feature = contents.declared[name]
     if feature.shape != (1,) or feature.kind != expected.kind:
         found = f"{feature.dtype}{list(feature.shape)}"
-        findings.error("bookkeeping", f"is {found}; it must be {expected.dtype}[1]", **where)
+        is_column = feature.is_numeric or feature.dtype == "string"
+        blocks = name in contents.features and name != names.INDEX and not is_column
+        message = f"is {found}; it must be {expected.dtype}[1]"
+        findings.error("bookkeeping", message, blocks=blocks, **where)
     elif feature.dtype != expected.dtype:
         message = f"is {feature.dtype}; LeRobot writes {expected.dtype}"
         findings.note("bookkeeping", message, **where)

@@ -6,8 +6,9 @@ import random
 import numpy as np
 import pyarrow as pa
 
-DEEP = "@deep@"
-"""Stands for brackets nested more deeply than any parser follows."""
+DEEP, DEEPEST = "@deep@", "@deepest@"
+"""Stand for nested brackets: so many that parsers still follow, and more than any does."""
+_DEPTHS = {DEEP: 900, DEEPEST: 100_000}
 STRANGE = [
     None,
     True,
@@ -59,6 +60,7 @@ STRANGE = [
     [-1],
     [0],
     DEEP,
+    DEEPEST,
 ]
 
 
@@ -76,7 +78,9 @@ def spoil_json(rng: random.Random, content: bytes, *, is_lines: bool) -> bytes:
 
 def _text(rng: random.Random, value) -> str:
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
-    return text.replace(json.dumps(DEEP), "[" * 100_000 + "]" * 100_000)
+    for token, depth in _DEPTHS.items():
+        text = text.replace(json.dumps(token), "[" * depth + "]" * depth)
+    return text
 
 
 def _spoil_node(rng: random.Random, value):
@@ -173,7 +177,7 @@ def _values(rng: random.Random, table: pa.Table) -> pa.Table | None:
     place = rng.randrange(table.num_columns)
     name = table.column_names[place]
     values = table[name].to_pylist()
-    strange = [v for v in STRANGE if v is not DEEP]
+    strange = [v for v in STRANGE if v not in (DEEP, DEEPEST)]
     for _ in range(rng.choice((1, 1, len(values)))):
         if values:
             values[rng.randrange(len(values))] = rng.choice(strange)
