@@ -175,9 +175,8 @@ def as_floats(batch: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     tensors = as_torch(batch)
-    pictures = tensors[sources.CAMERA].permute(0, 3, 1, 2)
-    floats = pictures.to(torch.float32, memory_format=torch.contiguous_format)
-    return tensors | {sources.CAMERA: floats.div_(255)}
+    pictures = tensors[sources.CAMERA].permute(0, 3, 1, 2).contiguous()  # as bytes: less to move
+    return tensors | {sources.CAMERA: pictures.to(torch.float32).div_(255)}
 
 
 def start_ray(stream: DatasetStream) -> None:

@@ -16,7 +16,15 @@ from typing import Any
 import leray
 
 PACKAGES = (
-    *("ray", "torch", "numpy", "gymnasium", "mujoco", "mlflow", "pyarrow", "av", "draccus"),
+    "ray",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "mujoco",
+    "mlflow",
+    "pyarrow",
+    "av",
+    "draccus",
     "huggingface_hub",
 )
 GL_BACKENDS = ("egl", "osmesa", "glfw")

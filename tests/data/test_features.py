@@ -101,7 +101,9 @@ def test_numpy_dtypes():
     ],
 )
 def test_image_axes_are_understood_in_both_orders(shape, names):
-    assert Feature("video", shape, names).image_shape == (48, 64, 3)
+    feature = Feature("video", shape, names)
+    assert feature.image_shape == (48, 64, 3)
+    assert feature.is_channels_first == (shape[0] == 3)
 
 
 def test_equal_kinds_are_compatible():

@@ -81,7 +81,12 @@ def iterate_rows(
 
     Yields:
         The number of the batch's first row in the file, and the batch.
+
+    Raises:
+        pyarrow.ArrowException: a column is missing, or the file is damaged.
     """
+    if missing := [name for name in columns if name not in file.schema_arrow.names]:
+        raise pa.ArrowKeyError(f"column {missing[0]!r} is missing")
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     # A group is wanted when more runs start before its end than end before its start.

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leray.data.lerobot import layout
+from leray.data.lerobot.schema import IMAGE_TYPE
 from leray.errors import DatasetError
 from leray.files import fsync_directory
 
@@ -42,10 +43,15 @@ def atomic_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    has_images = IMAGE_TYPE in schema.types  # a dictionary of pictures costs time and saves nothing
     try:
         with temporary.open("wb") as file:
             with pq.ParquetWriter(
-                file, schema, compression="snappy", write_page_checksum=True
+                file,
+                schema,
+                compression="snappy",
+                use_dictionary=not has_images,
+                write_page_checksum=True,
             ) as writer:
                 yield writer
             file.flush()

@@ -34,8 +34,8 @@ class DatasetWriter:
     """Records episodes into a dataset folder; made by `create` or `resume`.
 
     Features of dtype `video` are encoded while they are recorded, into one series of mp4 files per
-    camera; those of dtype `image` become PNG files inside the data files. Either way no more than
-    30 frames per camera wait in memory.
+    camera; those of dtype `image` become PNG files inside the data files, which are in memory until
+    the episode is written. No more than 30 frames per camera wait in memory to be encoded.
 
     One writer per dataset at a time. Leaving the `with` block finalizes; after an error inside it,
     the frames of the unsaved episode are dropped and the saved ones are kept.
@@ -99,7 +99,7 @@ class DatasetWriter:
             video_files_size_in_mb: size of a video file (MiB) before the next one is begun.
             episodes_per_commit: how many episodes go to disk together. 1 keeps every saved episode
                 through a kill; more is faster for bulk conversion, and a kill loses those not yet
-                written.
+                written, which wait in memory (images too, videos on disk).
             video: how videos are encoded; LeRobot's defaults when None.
             streaming_encoding: encode videos in threads beside the caller; otherwise `add_frame`
                 returns when its pictures are encoded.
@@ -108,6 +108,8 @@ class DatasetWriter:
             DatasetError: the folder is in use, or an option or a feature is not writable.
             ConfigError: this machine cannot encode such videos.
         """
+        if "://" in str(root):
+            raise DatasetError(f"{root} is no local folder; write to one, and push it from there")
         root = Path(root)
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DatasetError(f"{root} exists and is not empty; resume it, or give a new folder")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leray.algorithms.config import require
-from leray.data.lerobot import layout
 from leray.data.tools.convert import OLD_SUFFIX, convert
 from leray.data.tools.rewriting.target import RewriteOptions
 from leray.data.video.options import VideoOptions
@@ -40,10 +39,12 @@ class ConvertConfig:
     crf: int | None = None
     """Encode videos anew with this quality, low is better. `null` takes 30 where they are encoded.
     """
-    data_files_size_in_mb: int = layout.DATA_FILES_SIZE_IN_MB
-    """Size of a data file (MiB) before the next one is begun."""
-    video_files_size_in_mb: int = layout.VIDEO_FILES_SIZE_IN_MB
-    """Size of a video file (MiB) before the next one is begun."""
+    data_files_size_in_mb: int | None = None
+    """Size of a data file (MiB) before the next one is begun; `null` takes that of the source, or
+    100."""
+    video_files_size_in_mb: int | None = None
+    """Size of a video file (MiB) before the next one is begun; `null` takes that of the source, or
+    200."""
 
     def __post_init__(self) -> None:
         """Check combinations."""

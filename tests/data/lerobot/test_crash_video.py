@@ -167,9 +167,9 @@ def snapshots(root: Path, copies: Path, clips: Path | None) -> list[tuple[Path, 
     return [state for state in states if (state[0] / "meta/info.json").exists()]
 
 
-def resume_and_finish(root: Path, clips: Path | None) -> None:
+def resume_and_finish(root: Path, clips: Path | None, episodes: int = len(LENGTHS)) -> None:
     with DatasetWriter.resume(root, video=H264) as writer:
-        for episode in range(writer.num_episodes, len(LENGTHS)):
+        for episode in range(writer.num_episodes, episodes):
             save(writer, episode, clips)
 
 
@@ -189,8 +189,9 @@ def test_a_kill_at_any_moment(tmp_path, monkeypatch, states, clips):
         there = DatasetReader.open(root).num_episodes
         assert there in (saved, saved + 1)
         assert_holds(root, there)
-        resume_and_finish(root, clips)
-        assert_holds(root, len(LENGTHS))
+        whole = min(there + 1, len(LENGTHS))
+        resume_and_finish(root, clips, whole)
+        assert_holds(root, whole)
         assert_tidy(root)
 
 
@@ -216,8 +217,8 @@ def test_a_kill_while_a_killed_session_is_resumed(tmp_path, monkeypatch, states,
                     killed += 1
         assert_holds(root, there)
         resume_and_finish(root, clips)
+        assert_holds(root, len(LENGTHS))
         assert_tidy(root)
-    assert_holds(root, len(LENGTHS))
 
 
 def test_a_kill_while_frames_are_encoded(tmp_path, monkeypatch):
@@ -229,6 +230,90 @@ def test_a_kill_while_frames_are_encoded(tmp_path, monkeypatch):
         resume_and_finish(root, None)
         assert_holds(root, len(LENGTHS))
         assert_tidy(root)
+
+
+@pytest.fixture
+def disk_limit():
+    """Lets files grow up to a size (bytes), as on a full disk; returns what sets it."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size or soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def create(root: Path) -> DatasetWriter:
+    return DatasetWriter.create(root, fps=10, features=FEATURES, video=H264)
+
+
+def record_noise(writer: DatasetWriter) -> None:
+    rng, dark = np.random.default_rng(0), np.zeros((32, 32, 3), np.uint8)
+    for _ in range(1000):
+        noise = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
+        writer.add_frame({"action": np.float32(0), LARGE: noise, SMALL: dark}, "t")
+
+
+def test_a_full_disk_while_frames_are_recorded_costs_that_episode_only(tmp_path, disk_limit):
+    root = tmp_path / "d"
+    with create(root) as writer:
+        save(writer, 0, None)
+        disk_limit(40_000)
+        with pytest.raises(OSError, match="too large"):
+            record_noise(writer)
+        disk_limit(None)
+        with pytest.raises(DatasetError, match=r"cannot be saved: .*too large.*; call clear_ep"):
+            record_noise(writer)
+        with pytest.raises(DatasetError, match="too large"):
+            writer.save_episode()
+        writer.clear_episode_buffer()
+        assert_holds(root, 1)
+        save(writer, 1, None)
+    assert_holds(root, 2)
+    assert_tidy(root)
+
+
+def test_a_full_disk_when_a_video_is_completed_costs_that_episode_only(tmp_path, disk_limit):
+    root = tmp_path / "d"
+    with create(root) as writer:
+        save(writer, 0, None)
+        disk_limit(500)
+        with pytest.raises(OSError, match="too large"):
+            save(writer, 1, None)
+        disk_limit(None)
+        assert_holds(root, 1)
+        save(writer, 1, None)
+    assert_holds(root, 2)
+    assert_tidy(root)
+
+
+def test_a_full_disk_when_an_episode_is_written_leaves_a_dataset_to_resume(tmp_path, disk_limit):
+    root = tmp_path / "d"
+    writer = create(root)
+    save(writer, 0, None)
+    disk_limit(10_000)  # room for the videos
+    with pytest.raises(OSError, match="too large"):
+        save(writer, 1, None)
+    disk_limit(None)
+    with pytest.raises(DatasetError, match=r"half way; use DatasetWriter.resume"):
+        save(writer, 1, None)
+    assert_holds(root, 1)
+    resume_and_finish(root, None)
+    assert_holds(root, len(LENGTHS))
+    assert_tidy(root)
+
+
+def test_a_full_disk_when_files_are_merged_leaves_all_episodes(tmp_path, disk_limit):
+    root = tmp_path / "d"
+    writer = create(root)
+    for episode in range(3):
+        save(writer, episode, None)
+    disk_limit(1_500)
+    with pytest.raises(OSError, match=r"too large.*file-000.mp4"):
+        writer.finalize()
+    disk_limit(None)
+    assert_holds(root, 3)
+    resume_and_finish(root, None)
+    assert_holds(root, len(LENGTHS))
+    assert_tidy(root)
 
 
 def test_a_video_of_no_known_episode_is_set_aside_not_deleted(tmp_path, clips):

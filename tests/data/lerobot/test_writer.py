@@ -229,6 +229,8 @@ def test_create_needs_a_new_folder(tmp_path):
         create(tmp_path)
     with pytest.raises(DatasetError, match="exists and is not empty"):
         create(tmp_path / "file")
+    with pytest.raises(DatasetError, match="s3://bucket/d is no local folder"):
+        create("s3://bucket/d")
 
 
 def test_unsaved_frames_are_not_lost_silently(tmp_path):
@@ -360,6 +362,29 @@ def test_resume_of_a_foreign_dataset(make_v30):
     assert columns.task_index[-1] == 1
     assert dataset.stats["index"]["max"].tolist() == [13]
     assert dataset.stats["action"]["count"].tolist() == [14]
+
+
+def test_resume_keeps_the_dtype_of_timestamps(tmp_path):
+    root, features = tmp_path / "d", FEATURES.select(["action"])
+    create(root, features=features).finalize()
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["timestamp"]["dtype"] = "float64"
+    (root / "meta/info.json").write_text(json.dumps(info))
+    with DatasetWriter.resume(root) as writer:
+        writer.add_episode({"action": np.zeros((3, 2))}, "t")
+    column = pq.read_table(root / DATA.format(0))["timestamp"]
+    assert column.to_pylist() == [0.0, 0.1, 0.2]
+
+
+def test_a_resumed_session_corrects_what_a_kill_left_behind(tmp_path):
+    root = tmp_path / "d"
+    with create(root) as writer:
+        writer.add_episode(make_episode(4), "t")
+    stale = json.loads((root / "meta/info.json").read_text()) | {"total_episodes": 0, "splits": {}}
+    (root / "meta/info.json").write_text(json.dumps(stale))
+    (root / "meta/stats.json").unlink()
+    DatasetWriter.resume(root).finalize()
+    check_layout(root)
 
 
 def test_resume_refuses_what_it_cannot_extend(make_v21, make_v30, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from leray.data.features import Feature, Features
 from leray.data.image_statistics import ImageStatistics
-from leray.data.lerobot import recording, video_files
+from leray.data.lerobot import video_files
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.lerobot.writer import DatasetWriter
 from leray.data.video.options import VideoOptions
@@ -330,66 +330,6 @@ def test_a_frame_that_does_not_fit_leaves_the_episode_as_it_was(tmp_path):
             writer.add_frame(values, "t")
         writer.save_episode()
     check(root, [episode])
-
-
-class BrokenEncoder(recording.StreamingEncoder):
-    """Fails as on a full disk, at the fourth frame or at the end."""
-
-    fails_at = 4
-
-    def add(self, frame):
-        self.fails_at -= 1
-        if not self.fails_at:
-            raise OSError(28, "No space left on device")
-        super().add(frame)
-
-    def close(self):
-        super().close()
-        raise OSError(28, "No space left on device")
-
-
-@pytest.mark.parametrize("length", [5, 3])
-def test_a_full_disk_costs_the_open_episode_only(tmp_path, monkeypatch, length):
-    root = tmp_path / "d"
-    writer = create(root)
-    record(writer, make_episode(3))
-    with monkeypatch.context() as context:
-        context.setattr(recording, "StreamingEncoder", BrokenEncoder)
-        with pytest.raises(OSError, match="No space left"):
-            record(writer, make_episode(length, 1))
-        if length == 5:  # it failed while the episode was recorded
-            with pytest.raises(
-                DatasetError, match=r"cannot be saved: .*No space left.*; call clear"
-            ):
-                writer.add_frame({name: v[0] for name, v in make_episode(1).items()}, "t")
-            with pytest.raises(DatasetError, match="No space left"):
-                writer.save_episode()
-            writer.clear_episode_buffer()
-    check(root, [make_episode(3)])
-    record(writer, make_episode(2, 2))
-    check(root, [make_episode(3), make_episode(2, 2)])
-    with DatasetWriter.resume(root, video=H264) as other:
-        record(other, make_episode(4, 3))
-    check(root, [make_episode(3), make_episode(2, 2), make_episode(4, 3)])
-
-
-def test_a_merge_on_a_full_disk_leaves_all_episodes(tmp_path, monkeypatch):
-    root, episodes = tmp_path / "d", [make_episode(2, seed) for seed in range(3)]
-    writer = create(root)
-    for episode in episodes:
-        record(writer, episode)
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as context:
-        context.setattr(video_files, "concatenate", full)
-        with pytest.raises(OSError, match="No space left"):
-            writer.finalize()
-    check(root, episodes)
-    with DatasetWriter.resume(root, video=H264) as writer:
-        record(writer, make_episode(2, 3))
-    check(root, [*episodes, make_episode(2, 3)])
 
 
 def test_videos_that_cannot_be_joined_stay_files_of_their_own(tmp_path, monkeypatch):

@@ -223,6 +223,20 @@ def test_info_keeps_what_the_source_says(tmp_path):
     assert not (tmp_path / "new/meta/episodes.jsonl").exists()
 
 
+def test_further_files_are_copied_but_never_through_links_that_leave_the_dataset(tmp_path):
+    root = v21.make(tmp_path / "datasets--lab--demo/snapshots/1a2b", cameras=[])
+    (tmp_path / "secret").write_text("not yours")
+    blob = tmp_path / "datasets--lab--demo/blobs/3c4d"
+    blob.parent.mkdir()
+    blob.write_text("a part of the Hub's cache")
+    (root / "notes.txt").symlink_to(tmp_path / "secret")
+    (root / "meta/modality.json").symlink_to(blob)
+    convert(root, tmp_path / "new")
+    assert (tmp_path / "new/meta/modality.json").read_text() == blob.read_text()
+    assert not (tmp_path / "new/meta/modality.json").is_symlink()
+    assert not (tmp_path / "new/notes.txt").exists()
+
+
 def test_pictures_in_files_of_their_own_are_embedded(tmp_path):
     root = v21.make(tmp_path / "old", cameras=[v21.WRIST])
     path = root / "data/chunk-000/episode_000000.parquet"
@@ -308,9 +322,25 @@ def test_a_v30_dataset_is_written_anew_only_on_demand(source, converted, tmp_pat
     ).read_bytes()
 
 
+def test_file_sizes_are_those_of_the_source(converted, tmp_path):
+    convert(converted.folder, tmp_path / "a", RewriteOptions(data_files_size_in_mb=7), repack=True)
+    convert(tmp_path / "a", tmp_path / "b", repack=True)
+    info = info_of(tmp_path / "b")
+    assert (info["data_files_size_in_mb"], info["video_files_size_in_mb"]) == (7, 200)
+    with pytest.raises(DatasetError, match=r"video_files_size_in_mb must be a positive integer"):
+        RewriteOptions(video_files_size_in_mb=0)
+
+
 def test_source_is_untouched(source, converted, tmp_path):
     before = digest(source)
     convert(source, tmp_path / "new")
+    assert digest(source) == before
+
+
+def test_an_output_inside_the_source_is_refused(source):
+    before = digest(source)
+    with pytest.raises(DatasetError, match=r"lies inside the dataset"):
+        convert(source, source / "v30")
     assert digest(source) == before
 
 

@@ -20,7 +20,7 @@ TASKS = ["pick", "unused", "place"]
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only
 
-_B_FRAMES = {"g": "12", "bf": "3", "crf": "20", "x264-params": "b-adapt=0"}
+_B_FRAMES = {"g": "12", "bf": "3", "crf": "20", "sc_threshold": "0", "x264-params": "b-adapt=0"}
 _AV1 = {"g": "4", "crf": "40", "preset": "13"}
 
 

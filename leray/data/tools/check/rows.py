@@ -188,7 +188,7 @@ class RowCheck:
         if lacking := sorted(texts - listed):
             message = f"its tasks lack {lacking[0]!r}, which its frames have"
             self._findings.error("episode-tasks", message, repairable=True, **where)
-        if len(used) == len(texts) and (unused := sorted(listed - texts)):
+        if used and len(used) == len(texts) and (unused := sorted(listed - texts)):
             message = f"its tasks list {unused[0]!r}, which no frame has in task_index"
             self._findings.note("episode-tasks", message, **where)
 

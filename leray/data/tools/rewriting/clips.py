@@ -1,17 +1,17 @@
 """Which frames of which source file make up each video file of a new dataset."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leray.data.tools.rewriting.source import Source
 from leray.data.video.parameters import key_frame_prefix
-from leray.data.video.reader import VideoReader
-from leray.data.video.track import VideoTrack, read_track
+from leray.data.video.track import VideoTrack, open_video, read_track
 from leray.errors import DatasetError
 
 
@@ -52,7 +52,8 @@ class ClipFinder:
     def __init__(self, camera: str) -> None:
         self._camera = camera
         self._track: VideoTrack | None = None
-        self._starts: Callable[[float], int] = lambda seconds: 0
+        self._times_s: NDArray[np.floating[Any]] = np.zeros(0)
+        """When the frames of that file are shown."""
 
     def find(self, source: Source, position: int) -> Clip:
         """Return the frames of an episode.
@@ -67,7 +68,7 @@ class ClipFinder:
         episodes = source.metadata.episodes
         table = episodes.videos[self._camera]
         track = self._open(source.metadata.root / table.files[table.file[position]])
-        start = self._starts(float(table.start_s[position]))
+        start = int(np.abs(self._times_s - table.start_s[position]).argmin())
         length = int(episodes.length[position])
         if start + length > track.num_frames:
             raise DatasetError(
@@ -81,8 +82,9 @@ class ClipFinder:
         """Return what a file holds; the last one is remembered."""
         if self._track is None or self._track.path != path:
             self._track = read_track(path)
-            with VideoReader(path) as video:
-                self._starts = video.frame_at
+            with open_video(path) as (_, stream, _):
+                tick_s = float(stream.time_base)
+            self._times_s = self._track.index.pts[self._track.index.packet_of] * tick_s
         return self._track
 
 

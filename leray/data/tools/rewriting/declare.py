@@ -1,5 +1,6 @@
 """The files of a new dataset that describe it as a whole: `info.json`, tasks, statistics."""
 
+import filecmp
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,17 +81,23 @@ def copy_extras(folder: Path, sources: Sequence[Source]) -> list[str]:
         for root in roots
         for place in (root, root / "meta")
         for path in place.iterdir()
-        if path.is_file() and not path.is_symlink()
+        if path.is_file() and _is_own(path, root)
     }
     unlike = []
     for name in sorted(names.difference(_WRITTEN)):
-        files = [root / name for root in roots]
-        contents = {file.read_bytes() if file.is_file() else None for file in files}
-        if len(contents) > 1:
+        first, *others = (root / name for root in roots)
+        if all(file.is_file() and filecmp.cmp(first, file, shallow=False) for file in others):
+            shutil.copyfile(first, folder / name)
+        else:
             unlike.append(name)
-        elif not (folder / name).exists():
-            shutil.copyfile(files[0], folder / name)
     return unlike
+
+
+def _is_own(path: Path, root: Path) -> bool:
+    """Tell whether a file is the dataset's own, and no link to one elsewhere on this machine."""
+    # In the Hub's cache, the files of a snapshot are links to the contents kept beside it.
+    home = root.parents[1] if root.parent.name == "snapshots" else root
+    return path.resolve().is_relative_to(home.resolve())
 
 
 def _entry(folder: Path, content: Content, name: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from leray.data import statistics
 from leray.data.lerobot import layout
-from leray.data.lerobot.schema import episode_table
 from leray.data.lerobot.series import FileNames
 from leray.data.statistics import Statistics
 from leray.data.tools.rewriting.clips import Place
@@ -97,18 +96,24 @@ class _EpisodeRows:
         self._data_names = FileNames(folder, layout.DATA_PATH, layout.CHUNKS_SIZE)
         self._places = places
         self._files = ParquetFiles(self._names, limit_bytes)
-        self._rows: list[pa.Table] = []
+        self._rows: list[dict[str, Any]] = []
         self._data_files: list[int] = []
         self.num_episodes = self.num_frames = 0
 
     def add(self, episode: EpisodeFrames, stats: Statistics, data_file: int) -> None:
-        length = len(episode.table)
-        self._rows.append(
-            episode_table(self.num_episodes, episode.tasks, self.num_frames, length, stats)
-        )
+        row = {
+            "episode_index": self.num_episodes,
+            "tasks": episode.tasks,
+            "length": len(episode.table),
+            "dataset_from_index": self.num_frames,
+            "dataset_to_index": self.num_frames + len(episode.table),
+        }
+        for name, entry in stats.items():
+            row |= {f"stats/{name}/{key}": value.tolist() for key, value in entry.items()}
+        self._rows.append(row)
         self._data_files.append(data_file)
         self.num_episodes += 1
-        self.num_frames += length
+        self.num_frames += len(episode.table)
         if len(self._rows) == _EPISODES_AT_ONCE:
             self._write()
 
@@ -121,9 +126,11 @@ class _EpisodeRows:
         self._files.__exit__(*error)
 
     def _write(self) -> None:
-        table = pa.concat_tables(self._rows)
-        first = self.num_episodes - len(table)
-        columns: dict[str, list[Any]] = {}
+        count = len(self._rows)
+        first = self.num_episodes - count
+        columns: dict[str, list[Any]] = {
+            name: [row[name] for row in self._rows] for name in self._rows[0]
+        }
         for camera, places in self._places.items():
             here = places[first : self.num_episodes]
             prefix = f"videos/{camera}"
@@ -131,9 +138,7 @@ class _EpisodeRows:
             columns[f"{prefix}/from_timestamp"] = [place.from_s for place in here]
             columns[f"{prefix}/to_timestamp"] = [place.to_s for place in here]
         columns |= self._data_names.columns("data", self._data_files)
-        number = self._files.make_room(len(table))
-        columns |= self._names.columns("meta/episodes", [number] * len(table))
-        for name, values in columns.items():
-            table = table.append_column(name, pa.array(values))
-        self._files.append(table)
+        number = self._files.make_room(count)
+        columns |= self._names.columns("meta/episodes", [number] * count)
+        self._files.append(pa.table(columns))
         self._rows, self._data_files = [], []

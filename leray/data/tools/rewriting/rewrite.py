@@ -10,6 +10,7 @@ from pathlib import Path
 from leray.data.tools.rewriting.source import Source
 from leray.data.tools.rewriting.target import Progress, RewriteOptions, Target
 from leray.data.tools.rewriting.work_folder import check_free, work_folder
+from leray.errors import DatasetError
 
 _SCRATCH = ".scratch"
 
@@ -60,6 +61,11 @@ def rewrite(
     """
     output, options = output.absolute(), options or RewriteOptions()
     check_free(output if old is None else old)
+    for source in (source for sources in datasets.values() for source in sources):
+        if source.metadata.root.absolute() in output.parents:
+            raise DatasetError(
+                f"{output} lies inside the dataset {source.metadata.root}; give a folder elsewhere"
+            )
     targets = {name: Target(sources, options) for name, sources in datasets.items()}
     progress = Progress(on_progress, sum(target.steps for target in targets.values()))
     for target in targets.values():

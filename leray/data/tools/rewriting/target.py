@@ -30,16 +30,16 @@ class RewriteOptions:
     """How to encode all videos anew; None copies their bytes."""
     retime: bool = False
     """Count timestamps anew, as frame number / fps."""
-    data_files_size_in_mb: int = layout.DATA_FILES_SIZE_IN_MB
-    """Size of a data file (MiB) before the next one is begun."""
-    video_files_size_in_mb: int = layout.VIDEO_FILES_SIZE_IN_MB
+    data_files_size_in_mb: int | None = None
+    """Size of a data file (MiB) before the next one is begun; None takes that of the source."""
+    video_files_size_in_mb: int | None = None
     """Likewise of a video file."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         for name in ("data_files_size_in_mb", "video_files_size_in_mb"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if value is not None and (type(value) is not int or value < 1):
                 raise DatasetError(f"{name} must be a positive integer, not {value!r}")
 
 
@@ -128,18 +128,22 @@ class Target:
         clips = self._clips
         if (encode := self._options.encode) is not None:
             clips = {name: self._encode(name, encode, scratch, progress) for name in clips}
-        limit = self._options.video_files_size_in_mb * 2**20
-        films = {name: arrange(each, self._content.fps, limit) for name, each in clips.items()}
-        written = self._write_rows(folder, scratch, progress, {n: p for n, (_, p) in films.items()})
-        for camera, (files, places) in films.items():
-            self._write_videos(folder, scratch, progress, camera, files, places)
+        data_mb = self._file_size("data_files_size_in_mb", layout.DATA_FILES_SIZE_IN_MB)
+        video_mb = self._file_size("video_files_size_in_mb", layout.VIDEO_FILES_SIZE_IN_MB)
+        films = {
+            name: arrange(each, self._content.fps, video_mb * 2**20) for name, each in clips.items()
+        }
+        places = {name: each for name, (_, each) in films.items()}
+        written = self._write_rows(folder, scratch, progress, places, data_mb)
+        for camera, (files, _) in films.items():
+            self._write_videos(folder, scratch, progress, camera, files, places[camera])
         write_declarations(
             folder,
             self._sources,
             self._content,
             written,
-            data_files_size_in_mb=self._options.data_files_size_in_mb,
-            video_files_size_in_mb=self._options.video_files_size_in_mb,
+            data_files_size_in_mb=data_mb,
+            video_files_size_in_mb=video_mb,
         )
         return written
 
@@ -171,6 +175,11 @@ class Target:
         notes += [f"{name} differs between the datasets; it was not copied" for name in unlike]
         return notes
 
+    def _file_size(self, key: str, default: int) -> int:
+        """Return the size asked for, else that of the first source, in MiB."""
+        given = getattr(self._options, key) or self._sources[0].metadata.info.get(key)
+        return given if type(given) is int and given > 0 else default
+
     def _encode(
         self, camera: str, options: VideoOptions, scratch: Path, progress: Progress
     ) -> list[Clip]:
@@ -188,6 +197,7 @@ class Target:
         scratch: Path,
         progress: Progress,
         places: Mapping[str, Sequence[Place]],
+        size_in_mb: int,
     ) -> Written:
         journal = scratch / "image_stats.jsonl"
         pictures = PictureStatistics(self._sources, self._content.cameras, journal)
@@ -198,7 +208,7 @@ class Target:
                 self._content,
                 places=places,
                 pictures=pictures,
-                limit_bytes=self._options.data_files_size_in_mb * 2**20,
+                limit_bytes=size_in_mb * 2**20,
                 retime=self._options.retime,
                 on_episode=progress.advance,
             )

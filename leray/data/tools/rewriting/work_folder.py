@@ -57,7 +57,7 @@ def work_folder(output: Path, purpose: str, *, old: Path | None = None) -> Itera
                 f"the disk is full: what is ready stays in {work}; free some space and give the "
                 "same command again to go on"
             ) from error
-        raise
+        raise DatasetError(f"{output} cannot be made: {error}") from error
 
 
 def finish_exchange(output: Path, old: Path) -> bool:

@@ -170,7 +170,8 @@ def data_table(frames: dict[str, np.ndarray]) -> pa.Table:
         if name == VIDEO:
             continue
         if name == PICTURE:
-            arrays[name] = pa.array([{"bytes": png(p), "path": None} for p in array])
+            kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+            arrays[name] = pa.array([{"bytes": png(p), "path": None} for p in array], kind)
         elif array.ndim == 2:
             arrays[name] = pa.FixedSizeListArray.from_arrays(array.reshape(-1), array.shape[1])
         elif array.ndim > 2:
@@ -197,7 +198,7 @@ def film(episodes: tuple[int, ...], fps: int = FPS, group: int = 2) -> bytes:
 
 def _encode(path: Path, episodes: tuple[int, ...], fps: int, group: int) -> None:
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        options = {"crf": "30", "g": str(group), "bf": "0"}
+        options = {"crf": "30", "g": str(group), "bf": "0", "sc_threshold": "0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for episode in episodes:
