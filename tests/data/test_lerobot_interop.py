@@ -291,3 +291,53 @@ def test_we_extend_the_pictures_that_lerobot_writes(tmp_path):
     with DatasetWriter.resume(root) as writer:
         assert writer.add_episode(make_pictures(7, 0), "t") == 2
     assert_shows_the_same(root, tmp_path)
+
+
+def test_lerobot_trains_act_on_what_we_write(tmp_path):
+    root = tmp_path / "dataset"
+    features = Features(
+        {
+            "observation.state": Feature("float32", (6,)),
+            "observation.images.front": Feature(
+                "video", (64, 64, 3), ("height", "width", "channels")
+            ),
+            "action": Feature("float32", (6,)),
+        }
+    )
+    rng = np.random.default_rng(0)
+    with DatasetWriter.create(root, fps=10, features=features) as writer:
+        for length in (20, 30):
+            writer.add_episode(
+                {
+                    "observation.state": rng.normal(size=(length, 6)).astype(np.float32),
+                    "observation.images.front": rng.integers(
+                        0, 255, (length, 64, 64, 3), dtype=np.uint8
+                    ),
+                    "action": rng.normal(size=(length, 6)).astype(np.float32),
+                },
+                task="t",
+            )
+    options = {
+        "policy.type": "act",
+        "policy.push_to_hub": "false",
+        "policy.pretrained_backbone_weights": "null",
+        "policy.device": "cpu",
+        "dataset.repo_id": "local/exchange",
+        "dataset.root": root,
+        "output_dir": tmp_path / "run",
+        "steps": 2,
+        "batch_size": 2,
+        "num_workers": 0,
+        "eval_freq": 0,
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    command = [PYTHON, "-m", "lerobot.scripts.lerobot_train", *flags]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run/checkpoints/000002/pretrained_model/model.safetensors").is_file()

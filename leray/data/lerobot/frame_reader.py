@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from leray.data import names
 from leray.data.features import Feature
 from leray.data.lerobot.folder import is_local, open_binary
-from leray.data.lerobot.images import decode_image, image_bytes
+from leray.data.lerobot.images import IMAGE_BATCH_ROWS, decode_image, image_bytes
 from leray.data.lerobot.metadata import Metadata
 from leray.data.lerobot.parquet import damage_reported, iterate_rows, open_parquet, to_numpy
 from leray.data.lerobot.videos import VideoTable
@@ -177,7 +177,9 @@ class FrameReader:
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         feature = self._metadata.features[camera]
         with damage_reported(path), open_parquet(path) as file:
-            for first, batch in iterate_rows(file, [camera], _runs(rows)):
+            for first, batch in iterate_rows(
+                file, [camera], _runs(rows), batch_rows=IMAGE_BATCH_ROWS
+            ):
                 column = batch.column(0)
                 for row in rows[(rows >= first) & (rows < first + batch.num_rows)].tolist():
                     where = f"{path}, row {row}, {camera}"

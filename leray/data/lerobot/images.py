@@ -16,7 +16,7 @@ from leray.data.lerobot.metadata import Metadata
 from leray.data.lerobot.parquet import damage_reported, iterate_rows, open_parquet
 from leray.errors import DatasetError
 
-_BATCH_ROWS = 256
+IMAGE_BATCH_ROWS = 256
 """Rows of encoded pictures that are in memory at once."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -49,7 +49,7 @@ def iterate_images(metadata: Metadata, selected: NDArray[np.int64], camera: str)
         stop += int(episodes.length[position])
         with damage_reported(path), open_parquet(path) as file:
             runs = np.array([[start, stop]], dtype=np.int64)
-            for first, batch in iterate_rows(file, [camera], runs, batch_rows=_BATCH_ROWS):
+            for first, batch in iterate_rows(file, [camera], runs, batch_rows=IMAGE_BATCH_ROWS):
                 column = batch.column(0)
                 for row in range(max(start, first), min(stop, first + batch.num_rows)):
                     where = f"{path}, row {row}, {camera}"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from sys import float_info
 from typing import Any
 
 from leray.data import names
@@ -91,7 +92,7 @@ def read_info(root: Path) -> dict[str, Any]:
             "convert it with LeRobot's own converter first"
         )
     fps = info.get("fps")
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < float("inf"):
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= float_info.max:
         raise DatasetError(f"{path}: fps must be a positive number, not {fps!r}")
     return info
 

@@ -349,6 +349,7 @@ def test_an_output_inside_the_source_is_refused(source):
     [
         ("no video", r"episode_000001.mp4 is missing"),
         ("short video", r"has 5 frames; episode 1 needs 9 from frame 0 on"),
+        ("no data", r"episode_000001.parquet is missing"),
         ("no rows", r"episode_000001.parquet has 4 rows, the episodes metadata asks for row 8"),
         ("no column", r"episode_000001.parquet lacks the column 'action'"),
         ("unknown task", r"episode 1: task_index 7 has no text, there are 3 tasks"),
@@ -367,6 +368,8 @@ def test_damage_is_one_clear_error_and_leaves_no_output(tmp_path, damage, messag
         video.unlink()
     elif damage == "short video":
         v21.film(video, [v21.picture(1, k) for k in range(5)])
+    elif damage == "no data":
+        path.unlink()
     elif damage == "no rows":
         pq.write_table(table[:4], path)
     elif damage == "no column":
@@ -380,4 +383,4 @@ def test_damage_is_one_clear_error_and_leaves_no_output(tmp_path, damage, messag
     (root / "meta/info.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match=message):
         convert(root, tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]

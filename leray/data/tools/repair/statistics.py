@@ -16,6 +16,7 @@ from leray.data.lerobot.parquet import read_table
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.statistics import KEYS, FeatureStatistics, Statistics
 from leray.data.tools.check.episodes import integers
+from leray.data.tools.check.stored_statistics import numbers_of
 from leray.data.tools.repair.pictures import PictureStatistics, unsound_cameras
 from leray.data.tools.repair.workshop import Workshop
 from leray.errors import DatasetError
@@ -75,11 +76,33 @@ def _mend_whole(
     stored = stored if isinstance(stored, dict) else {}
     new = {name: _of_column(reader, name, f) for name, f in _numeric(reader).items()}
     new |= {camera: computed.whole for camera, computed in pictures.items()}
-    mended = stored | statistics.to_json(new)
-    changed = [name for name in new if mended[name] != stored.get(name)]
+    changed = _other_than(stored, new)
     if changed:
-        workshop.write_json(layout.STATS, mended)
-        workshop.tell(f"{layout.STATS}: {_shown(changed)} computed anew")
+        workshop.write_json(layout.STATS, stored | statistics.to_json(changed))
+        workshop.tell(f"{layout.STATS}: {_shown(list(changed))} computed anew")
+
+
+def _other_than(stored: Mapping[str, Any], new: Statistics) -> Statistics:
+    """Return the entries that are stored otherwise, by more than the order of summing does."""
+    return {
+        name: entry
+        for name, entry in new.items()
+        if not _is_same(numbers_of(stored.get(name)), entry)
+    }
+
+
+def _is_same(stored: FeatureStatistics, new: FeatureStatistics) -> bool:
+    return set(stored) == set(new) and all(
+        _is_close(key, stored[key], value) for key, value in new.items()
+    )
+
+
+def _is_close(key: str, stored: NDArray[Any], new: NDArray[Any]) -> bool:
+    if stored.shape != new.shape:
+        return False
+    if key in ("min", "max", "count"):
+        return np.array_equal(stored, new, equal_nan=True)
+    return np.allclose(stored, new, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
 def _of_column(reader: DatasetReader, name: str, feature: Feature) -> FeatureStatistics:
@@ -137,9 +160,9 @@ def _mend_lines(
         new = {**entries, **{c: computed.episodes[position] for c, computed in pictures.items()}}
         old = stored.get(index)
         old = old if isinstance(old, dict) else {}
-        mended = old | statistics.to_json(new)
-        changed = changed or mended != old
-        lines.append({"episode_index": index, "stats": mended})
+        other = _other_than(old, new)
+        changed = changed or bool(other)
+        lines.append({"episode_index": index, "stats": old | statistics.to_json(other)})
     if changed or len(lines) != len(rows):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         workshop.write_bytes(layout.EPISODES_STATS_JSONL, text.encode("utf-8", "surrogatepass"))
@@ -167,17 +190,21 @@ def _mend_parquet(
         for name in entries[0]:
             for key in KEYS:
                 values = np.stack([entries[row][name][key] for row in rank])
-                mended = _with_column(mended, f"stats/{name}/{key}", nested_lists(values))
-        if not mended.equals(table):
+                mended = _with_column(mended, f"stats/{name}/{key}", key, values)
+        if mended is not table:
             file = path.relative_to(reader.root).as_posix()
             workshop.write_table(file, mended)
             workshop.tell(f"{file}: statistics of {len(stored)} episodes computed anew")
 
 
-def _with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+def _with_column(table: pa.Table, name: str, key: str, values: NDArray[Any]) -> pa.Table:
+    """Return the table with a column of statistics; itself when it holds them already."""
     if name not in table.column_names:
-        return table.append_column(name, values)
-    return table.set_column(table.column_names.index(name), name, values)
+        return table.append_column(name, nested_lists(values))
+    stored = numbers_of({key: table[name].to_pylist()}).get(key)
+    if stored is not None and _is_close(key, stored, values):
+        return table
+    return table.set_column(table.column_names.index(name), name, nested_lists(values))
 
 
 def nested_lists(values: NDArray[Any]) -> pa.Array:

@@ -110,7 +110,8 @@ def _entry(folder: Path, content: Content, name: str) -> dict[str, Any]:
         axes = with_axis_names(content.features.select([name]))[name].names
         entry["names"] = list(axes or ())
     if feature.dtype == "video":
-        old = entry.pop("video_info", {}) | (entry.get("info") or {})
+        told = (entry.pop("video_info", None), entry.get("info"))  # v2.0's name, and today's
+        old = {key: each[key] for each in told if isinstance(each, dict) for key in each}
         first = FileNames(folder, layout.VIDEO_PATH, layout.CHUNKS_SIZE, name).path(0)
         depth = {key: old[key] for key in _DEPTH_KEYS if key in old}
         entry["info"] = {**old, **video_info(first, content.fps), **depth}

@@ -71,7 +71,7 @@ class PictureStatistics:
         return {key: entry[key] for key in self._keys[camera]}
 
     def close(self) -> None:
-        """Close video files."""
+        """Close the video files that are open."""
         for reader in self._whole:
             reader.close()
 
@@ -165,8 +165,9 @@ def _is_possible(entry: FeatureStatistics) -> bool:
 
 def _is_depth(metadata: Metadata, camera: str) -> bool:
     """Tell whether a camera shows distances, whose statistics keep their unit."""
-    told = metadata.info["features"][camera].get("info") or {}
-    return any(told.get(key) is True for key in ("is_depth_map", "video.is_depth_map"))
+    told = metadata.info["features"][camera].get("info")
+    keys = ("is_depth_map", "video.is_depth_map")
+    return isinstance(told, dict) and any(told.get(key) is True for key in keys)
 
 
 def _read_journal(path: Path) -> dict[tuple[int, str, int], FeatureStatistics]:

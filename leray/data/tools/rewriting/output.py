@@ -83,6 +83,7 @@ def write_rows(
                 totals.add(episode.numbers, stats)
                 jittering += episode.timestamp_error_s > _TOLERANCE_S
                 on_episode()
+            pictures.close()
     return Written(episodes.num_episodes, episodes.num_frames, totals.result(), jittering)
 
 

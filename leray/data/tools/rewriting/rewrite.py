@@ -74,7 +74,7 @@ def rewrite(
     with work_folder(output, _purpose(targets), old=old) as work:
         for name, target in targets.items():
             written = target.write(work / name, work / _SCRATCH / name, progress)
-            notes = target.notes(work / name, written)
+            notes = target.notes(written)
             made[name] = Rewritten(output / name, written.num_episodes, written.num_frames, notes)
         shutil.rmtree(work / _SCRATCH, ignore_errors=True)
     return made

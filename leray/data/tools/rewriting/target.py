@@ -79,6 +79,7 @@ class Target:
         self._content = agree(sources, options.without)
         self._clips: dict[str, list[Clip]] = {}
         self._encoded_frames = 0
+        self._unlike: list[str] = []
 
     @property
     def steps(self) -> int:
@@ -102,7 +103,11 @@ class Target:
             self._clips[camera] = clips
 
     def purpose(self) -> dict[str, Any]:
-        """Return everything that the content of the new dataset depends on, as JSON values."""
+        """Return everything that the content of the new dataset depends on, as JSON values.
+
+        Raises:
+            DatasetError: a file is missing.
+        """
         return {
             "options": repr(self._options),
             "content": repr(self._content),
@@ -145,10 +150,11 @@ class Target:
             data_files_size_in_mb=data_mb,
             video_files_size_in_mb=video_mb,
         )
+        self._unlike = copy_extras(folder, self._sources)
         return written
 
-    def notes(self, folder: Path, written: Written) -> list[str]:
-        """Copy extra files, and return what a person should know, one line each."""
+    def notes(self, written: Written) -> list[str]:
+        """Return what a person should know once everything is written, one line each."""
         several = len(self._sources) > 1
         notes = [
             f"{source.metadata.root}: {finding}" if several else finding
@@ -171,9 +177,9 @@ class Target:
                 "which LeRobot refuses with videos; `leray dataset convert --retime=true` counts "
                 "them anew"
             )
-        unlike = copy_extras(folder, self._sources)
-        notes += [f"{name} differs between the datasets; it was not copied" for name in unlike]
-        return notes
+        return notes + [
+            f"{name} differs between the datasets; it was not copied" for name in self._unlike
+        ]
 
     def _file_size(self, key: str, default: int) -> int:
         """Return the size asked for, else that of the first source, in MiB."""
@@ -254,5 +260,8 @@ def _described(source: Source) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> list[Any]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DatasetError(f"{path} is missing ({error}); copy the dataset again") from error
     return [str(path.absolute()), status.st_size, status.st_mtime_ns]

@@ -10,6 +10,9 @@ from leray.data.video.join import concatenate, cut
 from leray.data.video.options import VideoOptions
 from leray.data.video.track import read_track
 
+_FAITHFUL = {"h264": ("h264", 16), "hevc": ("hevc", 18), "av1": ("libsvtav1", 20)}
+"""Encoder and quality for frames that cannot be copied: nothing of them should get lost."""
+
 
 def write_video(clips: Sequence[Clip], target: Path, *, fps: int, scratch: Path) -> int:
     """Join clips into one mp4, copying bytes wherever the codec allows it.
@@ -34,7 +37,8 @@ def write_video(clips: Sequence[Clip], target: Path, *, fps: int, scratch: Path)
                 parts.append(clip.path)
                 continue
             part = target if len(clips) == 1 else scratch / f"{number:06d}.mp4"
-            if not cut(clip.path, clip.start_frame, clip.num_frames, part, fps=fps):
+            stretch = (clip.path, clip.start_frame, clip.num_frames)
+            if not cut(*stretch, part, _options_like(clip), fps=fps):
                 encoded += clip.num_frames
             parts.append(part)
         if parts != [target]:
@@ -58,3 +62,12 @@ def encode_clip(clip: Clip, target: Path, options: VideoOptions, fps: int) -> Cl
             for picture in pictures:
                 encoder.add_picture(picture)
     return clip_of(read_track(target), 0, clip.num_frames)
+
+
+def _options_like(clip: Clip) -> VideoOptions | None:
+    """Return options with which encoded frames fit beside copied ones."""
+    codec, _, _, pix_fmt = clip.form[:4]
+    if codec not in _FAITHFUL:
+        return None
+    vcodec, crf = _FAITHFUL[codec]
+    return VideoOptions(vcodec=vcodec, pix_fmt=pix_fmt, crf=crf)

@@ -18,8 +18,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def work_folder(output: Path, purpose: str, *, old: Path | None = None) -> Iterator[Path]:
     """Yield the folder beside `output` in which it is made; at the end it gets that name.
 
-    After a kill, the next call of the same purpose finds the folder as it was left, but for files
-    that were being written; a call of another purpose finds it empty.
+    After a kill or on a full disk, the next call of the same purpose finds the folder as it was
+    left, but for files that were being written; a call of another purpose finds it empty. After
+    other errors nothing is left.
 
     Args:
         output: the folder to make.
@@ -44,7 +45,13 @@ def work_folder(output: Path, purpose: str, *, old: Path | None = None) -> Itera
             work.mkdir(exist_ok=True)
             for leftover in work.rglob(".*.tmp"):
                 leftover.unlink()
-            yield work
+            try:
+                yield work
+            except Exception as error:
+                if not _is_full(error):
+                    shutil.rmtree(work)
+                    note.unlink()
+                raise
             _bring_to_disk(work)
             if old is not None:
                 output.rename(old)
@@ -52,7 +59,7 @@ def work_folder(output: Path, purpose: str, *, old: Path | None = None) -> Itera
             note.unlink()
             fsync_directory(output.parent)
     except OSError as error:
-        if error.errno in _FULL:
+        if _is_full(error):
             raise DatasetError(
                 f"the disk is full: what is ready stays in {work}; free some space and give the "
                 "same command again to go on"
@@ -102,6 +109,10 @@ def _locked(note: Path, output: Path) -> Iterator[IO[str]]:
             ) from error
         file.seek(0)
         yield file
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def _bring_to_disk(folder: Path) -> None:
