@@ -26,6 +26,10 @@ DATA_FILES_SIZE_IN_MB = 100
 VIDEO_FILES_SIZE_IN_MB = 200
 
 INTEGER_FIELDS = frozenset({"episode_chunk", "episode_index", "chunk_index", "file_index"})
+_LONGEST_NAME, _LONGEST_PATH = 255, 2000
+"""Bytes that common filesystems allow, with room for where the dataset lies."""
+_DEEPEST = 50
+"""Levels of lists and objects in JSON files; statistics of pictures have six."""
 _TEXT_FIELDS = frozenset({"video_key"})
 _INTEGER_FORMATS = frozenset({"", "d", *(f"0{width}d" for width in range(1, 10))})
 
@@ -71,9 +75,16 @@ class PathTemplate:
         parts = PurePosixPath(path)
         if not path or "\0" in path or parts.is_absolute() or ".." in parts.parts:
             raise self._error(f"path {path!r} leaves the dataset's folder")
+        try:
+            longest = max((len(part.encode()) for part in parts.parts), default=0)
+        except UnicodeEncodeError as error:
+            raise self._error("it is no valid text") from error
+        if longest > _LONGEST_NAME or len(path.encode()) > _LONGEST_PATH:
+            raise self._error("it is longer than file names can be")
 
     def _error(self, reason: str) -> DatasetError:
-        return DatasetError(f"{INFO}: {self._name} {self._template!r} is invalid: {reason}")
+        shown = repr(self._template)[:200]
+        return DatasetError(f"{INFO}: {self._name} {shown} is invalid: {reason}")
 
 
 def numbered_path(template: str, number: int, chunks_size: int = CHUNKS_SIZE, **fields: str) -> str:
@@ -89,6 +100,29 @@ def numbered_path(template: str, number: int, chunks_size: int = CHUNKS_SIZE, **
     return template.format(chunk_index=chunk, file_index=file, **fields)
 
 
+def parse_json(content: bytes) -> Any:
+    """Parse JSON that came with a dataset.
+
+    Raises:
+        ValueError: it is not JSON, or nested so deeply that nobody can have meant it.
+    """
+    try:
+        value = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -96,8 +130,8 @@ def read_json(path: Path) -> Any:
         DatasetError: it cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DatasetError(
             f"{path} is not readable JSON ({error}); restore the file or copy the dataset again"
         ) from error
@@ -118,8 +152,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise DatasetError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DatasetError(f"{path}, line {number} is not a JSON object")

@@ -6,8 +6,6 @@ read by position when they do not, so that the memory of a process stays small w
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,27 +133,28 @@ class Arrays:
 
 
 def ingest(reader: DatasetReader, keys: Iterable[str], folder: Path) -> None:
-    """Write columns as flat files into a new folder, a part of the dataset at a time.
-
-    The folder appears when all is written; if another process was first, its work is kept.
+    """Write columns as flat files into an empty folder, a part of the dataset at a time.
 
     Raises:
-        DatasetError: a column is damaged, or the disk is full.
+        DatasetError: a column is damaged.
+        OSError: the disk is full.
     """
     wanted = list(keys)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _write(reader, wanted, work)
-        work.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():
-            raise DatasetError(
-                f"the array cache {folder} cannot be written ({error}): free some space, or set "
-                "LERAY_CACHE to a folder on another disk"
-            ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    index: dict[str, list[Any]] = {}
+    ends: list[int] = []
+    frames = 0
+    for part in reader.grouped(_INGEST_FRAMES):
+        columns = part.read(wanted)
+        for number, (name, values) in enumerate(_arrays(columns).items()):
+            entry = index.setdefault(
+                name, [f"{number}.bin", values.dtype.str, [0, *values.shape[1:]]]
+            )
+            entry[2][0] += len(values)
+            with (folder / entry[0]).open("ab") as file:
+                values.tofile(file)
+        ends += (columns.episode_ends + frames).tolist()
+        frames += len(columns)
+    write_json(folder / _INDEX, {"columns": index, "ends": ends})
 
 
 def open_arrays(folder: Path, *, mapped: bool) -> Arrays:
@@ -185,24 +184,6 @@ def open_arrays(folder: Path, *, mapped: bool) -> Arrays:
         raise DatasetError(
             f"the array cache {folder} is damaged ({error}): remove it, it is made again"
         ) from error
-
-
-def _write(reader: DatasetReader, keys: list[str], work: Path) -> None:
-    index: dict[str, list[Any]] = {}
-    ends: list[int] = []
-    frames = 0
-    for part in reader.grouped(_INGEST_FRAMES):
-        columns = part.read(keys)
-        for number, (name, values) in enumerate(_arrays(columns).items()):
-            entry = index.setdefault(
-                name, [f"{number}.bin", values.dtype.str, [0, *values.shape[1:]]]
-            )
-            entry[2][0] += len(values)
-            with (work / entry[0]).open("ab") as file:
-                values.tofile(file)
-        ends += (columns.episode_ends + frames).tolist()
-        frames += len(columns)
-    write_json(work / _INDEX, {"columns": index, "ends": ends})
 
 
 def _arrays(columns: Columns) -> dict[str, NDArray[Any]]:

@@ -4,14 +4,17 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from leray.data.lerobot import layout
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.stream.arrays import ingest
 from leray.data.stream.image_cache import ingest_images
+from leray.errors import DatasetError
 
 CACHE_VARIABLE = "LERAY_CACHE"
 """Environment variable that names the folder of caches."""
@@ -36,7 +39,7 @@ def cached_arrays(reader: DatasetReader, keys: Sequence[str]) -> Path:
         DatasetError: a column is damaged, or the disk is full.
     """
     folder = cache_root() / "arrays" / _fingerprint(reader, keys)
-    return _kept(folder, lambda: ingest(reader, keys, folder))
+    return _kept(folder, partial(ingest, reader, keys))
 
 
 def cached_images(reader: DatasetReader, camera: str) -> Path:
@@ -46,15 +49,33 @@ def cached_images(reader: DatasetReader, camera: str) -> Path:
         DatasetError: a picture is missing, or the disk is full.
     """
     folder = cache_root() / "images" / _fingerprint(reader, [camera])
-    return _kept(folder, lambda: ingest_images(reader, camera, folder))
+    return _kept(folder, partial(ingest_images, reader, camera))
 
 
-def _kept(folder: Path, make: Callable[[], None]) -> Path:
+def _kept(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return a folder, filled now if it is not there; it appears when all of it is written.
+
+    If another process was first, its work is kept.
+    """
     if folder.is_dir():
         os.utime(folder)
-    else:
-        _remove_unused(folder.parent)
-        make()
+        return folder
+    _remove_unused(folder.parent)
+    work = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        fill(work)
+        work.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():
+            raise DatasetError(
+                f"the cache {folder} cannot be written ({error}): free some space, or set "
+                f"{CACHE_VARIABLE} to a folder on another disk"
+            ) from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
     return folder
 
 

@@ -5,8 +5,6 @@ bytes are kept as they are, decoding is left to whoever reads.
 """
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -62,29 +60,18 @@ class ImageCache:
 
 
 def ingest_images(reader: DatasetReader, camera: str, folder: Path) -> None:
-    """Write a camera's encoded pictures into a new folder, which appears when all are written.
+    """Write a camera's encoded pictures into an empty folder.
 
     Raises:
-        DatasetError: a picture is missing, or the disk is full.
+        DatasetError: a picture is missing.
+        OSError: the disk is full.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        ends, total = [], 0
-        with (work / _BYTES).open("wb") as file:
-            for content in reader.encoded_images(camera):
-                total += file.write(content)
-                ends.append(total)
-        np.array(ends, dtype=np.int64).tofile(work / _ENDS)
-        work.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():
-            raise DatasetError(
-                f"the image cache {folder} cannot be written ({error}): free some space, or set "
-                "LERAY_CACHE to a folder on another disk"
-            ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    ends, total = [], 0
+    with (folder / _BYTES).open("wb") as file:
+        for content in reader.encoded_images(camera):
+            total += file.write(content)
+            ends.append(total)
+    np.array(ends, dtype=np.int64).tofile(folder / _ENDS)
 
 
 def _damaged(folder: Path, reason: Any) -> DatasetError:

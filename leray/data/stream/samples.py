@@ -201,9 +201,9 @@ class Samples:
         clamped = np.flatnonzero(padded.any(axis=1))
         starts = np.minimum(frames[:, 0], column.shape[0] - length)
         windows = column.spans(starts, length)
-        if len(clamped):
-            values = column.take(frames[clamped].reshape(-1))
-            windows[clamped] = values.reshape(len(clamped), length, *column.shape[1:])
+        if len(clamped):  # what they show lies within the run, some of it several times
+            within = frames[clamped] - starts[clamped, None]
+            windows[clamped] = windows[clamped[:, None], within]
         return windows
 
 

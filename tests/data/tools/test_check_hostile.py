@@ -91,7 +91,18 @@ def test_another_version(v30):
 
 @pytest.mark.parametrize("key", ["data_path", "video_path"])
 @pytest.mark.parametrize(
-    "path", ["../x/{file_index}", "/etc/{file_index}", "a/../../b", "{file_index.real}", "a\0b"]
+    "path",
+    [
+        "../x/{file_index}",
+        "/etc/{file_index}",
+        "a/../../b",
+        "{file_index.real}",
+        "a\0b",
+        "a" * 256,
+        "a/" * 2000,
+        "\ud800",
+        "{file_index:0999999999d}",
+    ],
 )
 def test_templates_that_leave_the_folder(v30, key, path):
     edit_info(v30, lambda info: info.update({key: path}))

@@ -51,25 +51,19 @@ def check(
         DatasetError: the folder is not on this machine.
     """
     folder = local_folder(root)
-    findings = Findings()
-    contents = read_contents(folder, findings)
-    summary = ""
-    if contents is not None:
-        summary = _summary(contents)
-        _check_metadata(contents, findings)
-        tell = progress or (lambda _what, _done, _total: None)
-        _check_data(contents, findings, tolerance_s, tell)
-        if videos != "none":
-            check_pictures(contents, findings, depth=videos, progress=partial(tell, "pictures"))
-        check_videos(
-            contents,
-            findings,
-            depth=videos,
-            tolerance_s=tolerance_s,
-            progress=partial(tell, "videos"),
-        )
-        check_orphans(contents, findings)
-        _check_opens(folder, findings)
+    findings, summary = Findings(), ""
+    tell = progress or (lambda _what, _done, _total: None)
+    try:
+        contents = read_contents(folder, findings)
+        if contents is not None:
+            summary = _summary(contents)
+            _check_metadata(contents, findings)
+            _check_data(contents, findings, tolerance_s, tell)
+            _check_pictures(contents, findings, videos, tolerance_s, tell)
+            check_orphans(contents, findings)
+            _check_opens(folder, findings)
+    except OSError as error:
+        findings.error("unusable", f"a file cannot be read: {error}", blocks=True)
     return make_report(folder, summary, findings)
 
 
@@ -111,6 +105,24 @@ def _check_data(
     if of_episodes is not None:
         of_episodes.finish()
     check_statistics(contents, findings, stored, values)
+
+
+def _check_pictures(
+    contents: Contents,
+    findings: Findings,
+    videos: Depth,
+    tolerance_s: float,
+    progress: Progress,
+) -> None:
+    if videos != "none":
+        check_pictures(contents, findings, depth=videos, progress=partial(progress, "pictures"))
+    check_videos(
+        contents,
+        findings,
+        depth=videos,
+        tolerance_s=tolerance_s,
+        progress=partial(progress, "videos"),
+    )
 
 
 def _check_opens(root: Path, findings: Findings) -> None:

@@ -120,8 +120,8 @@ def check_features(contents: Contents, findings: Findings) -> None:
             findings.warning("feature", problem, **where)
         if name not in contents.features:
             what = "has no videos" if feature.dtype == "video" else "has no column"
-            repairable = name not in BOOKKEEPING
-            findings.error("absent", f"is declared but {what}", repairable=repairable, **where)
+            code = "bookkeeping" if name in BOOKKEEPING else "absent"
+            findings.error(code, f"is declared but {what}", repairable=True, **where)
     for name, expected in BOOKKEEPING.items():
         _check_bookkeeping(contents, name, expected, findings)
 

@@ -1,6 +1,5 @@
 """Statistics as a dataset stores them, read so that one bad entry does not hide the others."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,9 +109,9 @@ def _from_json_lines(root: Path) -> Iterator[tuple[int, Statistics]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = layout.parse_json(line)
                 index, stats = int(row["episode_index"]), dict(row["stats"])
-            except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise DatasetError(
                     f"{path}, line {number} holds no statistics of an episode: {error}"
                 ) from error

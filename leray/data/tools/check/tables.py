@@ -89,8 +89,13 @@ def _check_schema(contents: Contents, name: str, file: pq.ParquetFile, findings:
         if feature.dtype == "video":
             continue
         if column not in schema.names:
-            blocks = column in contents.columns and column != names.INDEX
-            findings.error("schema", "lacks a column that other files have", blocks=blocks, **where)
+            findings.error(
+                "schema",
+                "lacks a column that other files have",
+                repairable=column in names.BOOKKEEPING,
+                blocks=column in contents.columns and column != names.INDEX,
+                **where,
+            )
         elif problem := stored_otherwise(schema.field(column).type, feature):
             findings.note("schema", problem, **where)
 

@@ -17,7 +17,7 @@ from leray.errors import DatasetError
 
 _STRAYS = {"leftover", "orphan"}
 _TASKS = {"tasks", "task_index"}
-_ROWS = {"index", "frame_index", "episode_index", "timestamp", "bookkeeping"}
+_ROWS = {"index", "frame_index", "episode_index", "timestamp", "bookkeeping", "schema"}
 _FEATURES = {"absent", "bookkeeping", "column", "video-shape", "video-info"}
 _EPISODES = {"range", "episodes", "episode-tasks", "video-span"}
 _STATISTICS = {"statistics", "episode-statistics"}

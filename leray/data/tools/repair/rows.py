@@ -47,7 +47,7 @@ def mend_rows(contents: Contents, workshop: Workshop, tolerance_s: float) -> boo
         try:
             rows = _rows(contents, number)
             stored = read_scalars(contents.root / name, names.BOOKKEEPING)
-            with damage_reported(contents.root / name), open_parquet(contents.root / name) as file:
+            with open_parquet(contents.root / name) as file:
                 new = _mended(contents, rows, stored, file, tolerance_s, workshop)
                 if new:
                     _rewrite(file, name, new, workshop)
@@ -173,7 +173,8 @@ def _rewrite(file: pq.ParquetFile, name: str, new: Columns, workshop: Workshop) 
     first = 0
     with workshop.parquet_writer(name, schema) as writer:
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group)
+            with damage_reported(workshop.root / name):  # reading only: a full disk is no damage
+                table = file.read_row_group(group)
             last = first + len(table)
             arrays = [
                 pa.chunked_array([pa.array(new[column][first:last])])

@@ -59,9 +59,11 @@ def _trim(contents: Contents, workshop: Workshop) -> None:
         keep = int(contents.episodes.length[positions].sum())
         last = int(contents.episodes.index[positions].max())
         try:
-            with damage_reported(contents.root / name), open_parquet(contents.root / name) as file:
+            with open_parquet(contents.root / name) as file:
                 rows = file.metadata.num_rows
-                if rows > keep and holds_only_later(file, keep, last):
+                with damage_reported(contents.root / name):
+                    is_cut_short = rows > keep and holds_only_later(file, keep, last)
+                if is_cut_short:
                     _copy_first(file, name, keep, workshop)
                     workshop.tell(f"{name}: {rows - keep} rows of an interrupted save are cut off")
         except DatasetError:  # reported by the check; nothing here can mend it
@@ -73,6 +75,7 @@ def _copy_first(file: pq.ParquetFile, name: str, rows: int, workshop: Workshop) 
     before = np.cumsum([0, *sizes])
     with workshop.parquet_writer(name, file.schema_arrow) as writer:
         for group, first in enumerate(before[:-1].tolist()):
-            table = file.read_row_group(group)[: max(rows - first, 0)]
+            with damage_reported(workshop.root / name):  # reading only: a full disk is no damage
+                table = file.read_row_group(group)[: max(rows - first, 0)]
             if len(table):
                 writer.write_table(table, row_group_size=len(table))

@@ -68,11 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
     return fuzz(options.seconds, options.seed)
 
 
-def fuzz(seconds: float, seed: int) -> int:
-    """Run cases in processes of their own until the time is over; return the failures."""
+def fuzz(seconds: float, seed: int, *, stops_early: bool = False) -> int:
+    """Run cases in processes of their own until the time is over; return the failures.
+
+    Args:
+        seconds: how long to go on.
+        seed: of all cases.
+        stops_early: end with the first failure.
+    """
     end, case, done, failures = time.monotonic() + seconds, 0, 0, 0
-    while time.monotonic() < end:
-        last, reports, ending = _supervise(seed, case, end)
+    while time.monotonic() < end and not (stops_early and failures):
+        last, reports, ending = _supervise(seed, case, end, stops_early=stops_early)
         done += last - case + 1
         failures += len(reports)
         for report in reports:
@@ -85,7 +91,9 @@ def fuzz(seconds: float, seed: int) -> int:
     return failures
 
 
-def _supervise(seed: int, first: int, end: float) -> tuple[int, list[str], str]:
+def _supervise(
+    seed: int, first: int, end: float, *, stops_early: bool
+) -> tuple[int, list[str], str]:
     """Run a worker; return its last case, its reports, and how it ended if it should not have."""
     command = [sys.executable, __file__, f"--seed={seed}", f"--worker={first}"]
     last, reports, heard = first, [], time.monotonic()
@@ -108,7 +116,7 @@ def _supervise(seed: int, first: int, end: float) -> tuple[int, list[str], str]:
                         last = int(line[5:])
                     else:
                         reports.append(json.loads(line))
-            if time.monotonic() > end:
+            if time.monotonic() > end or (stops_early and reports):
                 worker.kill()
                 return last, reports, ""
             if time.monotonic() - heard > WATCHDOG_S:

@@ -34,6 +34,7 @@ STRANGE = [
     "0",
     "-1",
     "a" * 10_000,
+    "a" * 300,
     "../../outside",
     "/etc/passwd",
     "x\0y",
@@ -87,7 +88,8 @@ def _spoil_node(rng: random.Random, value):
     places = list(_places(value))
     if not places:
         return rng.choice(STRANGE)
-    holder, key = rng.choice(places)
+    near = [place for place in places if place[0] is value]
+    holder, key = rng.choice(near if rng.random() < 0.3 else places)
     action = rng.randrange(8)
     if action <= 2:
         holder[key] = rng.choice(STRANGE)
