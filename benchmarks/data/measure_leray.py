@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--batches", type=int, nargs="+", default=[8])
-    parser.add_argument("--limit_mb", type=int, default=2048)
+    parser.add_argument("--limit_mb", type=int, help="of memory; the stream's default if absent")
     parser.add_argument("--frames", type=int, default=0)
     arguments = parser.parse_args()
     values = MEASUREMENTS[arguments.what](arguments)
@@ -41,8 +41,8 @@ def open_stream(arguments, *, batch_size: int, workers: int = 0, **options) -> D
     """Return a stream of action chunks, pictures included where there are any."""
     reader = DatasetReader.open(arguments.root)
     spec = SampleSpec(delta_timestamps=action_chunk(CHUNK, reader.fps))
-    limit = arguments.limit_mb if workers else None
-    config = StreamConfig(batch_size=batch_size, memory_limit_mb=limit, **options)
+    limit_mb = arguments.limit_mb if workers else None
+    config = StreamConfig(batch_size=batch_size, memory_limit_mb=limit_mb, **options)
     return DatasetStream([reader], spec, config, workers=workers)
 
 
@@ -180,7 +180,7 @@ def as_floats(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def start_ray(stream: DatasetStream) -> None:
-    """Start Ray here, with no more object store than the stream's share of its limit."""
+    """Start Ray here; of its object store Ray Data takes half, which is the stream's share."""
     import ray
 
     memory = stream.memory
@@ -190,7 +190,7 @@ def start_ray(stream: DatasetStream) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        object_store_memory=max(memory.queue + (WORKERS + 2) * memory.chunk, 80 * 2**20),
+        object_store_memory=2 * (memory.queue + WORKERS * memory.chunk),
         _system_config={"metrics_report_interval_ms": 60_000},
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-CHUNK = 100
+CHUNK, FPS = 100, 30
 
 
 def main() -> None:
@@ -30,8 +30,7 @@ def main() -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     began = time.perf_counter()
-    fps = json.load(open(os.path.join(arguments.root, "meta", "info.json")))["fps"]
-    windows = {"action": [step / fps for step in range(CHUNK)]}
+    windows = {"action": [step / FPS for step in range(CHUNK)]}
     dataset = LeRobotDataset("local/data", root=arguments.root, delta_timestamps=windows)
     found = {}
     for batch_size in arguments.batches:

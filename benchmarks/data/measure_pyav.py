@@ -22,7 +22,9 @@ def main() -> None:
     found = {}
     for keeps in (False, True):
         for threads in (1, 0):
-            name = "pyav" + (" reformatter kept" if keeps else "") + (" auto" if not threads else "")
+            name = (
+                "pyav" + (" reformatter kept" if keeps else "") + (" auto" if not threads else "")
+            )
             with get_context("spawn").Pool(PROCESSES) as pool:
                 jobs = [(file, part, arguments.seconds, threads, keeps) for part in range(2)]
                 found[name] = sum(pool.starmap(decode, jobs, chunksize=1))

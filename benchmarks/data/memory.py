@@ -55,9 +55,8 @@ def main() -> None:
 def listen(child: subprocess.Popen, said: list[tuple[float, dict]]) -> None:
     """Gather the messages of a process, with their times, until it ends."""
     assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("{"):
-            said.append((time.perf_counter(), json.loads(line)))
+    lines = (line for line in child.stdout if line.startswith("{"))
+    said.extend((time.perf_counter(), json.loads(line)) for line in lines)
 
 
 def peaks(samples: list[tuple[float, tuple[dict, dict]]]) -> dict[str, float]:

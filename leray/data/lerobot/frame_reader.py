@@ -3,14 +3,21 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from leray.data import names
 from leray.data.features import Feature
 from leray.data.lerobot.folder import is_local, open_binary
-from leray.data.lerobot.images import IMAGE_BATCH_ROWS, decode_image, image_bytes
+from leray.data.lerobot.images import (
+    IMAGE_BATCH_ROWS,
+    check_row_count,
+    decode_image,
+    image_bytes,
+)
 from leray.data.lerobot.metadata import Metadata
 from leray.data.lerobot.parquet import damage_reported, iterate_rows, open_parquet, to_numpy
 from leray.data.lerobot.videos import VideoTable
@@ -117,7 +124,15 @@ class FrameReader:
     ) -> NDArray[np.int64]:
         """Return the frame numbers in a video file of frames `offset` of episodes `position`."""
         different, which = np.unique(position, return_inverse=True)
-        first = np.array([video.frame_at(float(table.start_s[row])) for row in different])
+        starts = table.start_s[different]
+        if starts.max() > video.timestamps[-1] + 0.5 / self._metadata.fps:
+            row = different[int(starts.argmax())]
+            raise DatasetError(
+                f"{self._metadata.root / table.files[int(table.file[row])]} ends at "
+                f"{video.timestamps[-1]:.3f} s, before episode {self._metadata.episodes.index[row]} "
+                f"at {starts.max():.3f} s: copy the video again, or see `leray dataset check`"
+            )
+        first = np.array([video.frame_at(start) for start in starts.tolist()])
         numbers: NDArray[np.int64] = first[which] + offset
         if numbers.max() >= video.num_frames:
             lacking = int(numbers.argmax())
@@ -165,9 +180,10 @@ class FrameReader:
             wanted = np.unique(rows)
             found = np.empty(len(wanted))
             with damage_reported(path), open_parquet(path) as file:
+                check_row_count(path, file, int(wanted[-1]) + 1)
                 for first, batch in iterate_rows(file, [names.TIMESTAMP], _runs(wanted)):
                     inside = (wanted >= first) & (wanted < first + batch.num_rows)
-                    values = to_numpy(batch.column(0), feature)
+                    values = _column(path, batch, feature)
                     found[inside] = values[wanted[inside] - first]
             stored[here] = found[np.searchsorted(wanted, rows)]
         return stored
@@ -177,6 +193,7 @@ class FrameReader:
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         feature = self._metadata.features[camera]
         with damage_reported(path), open_parquet(path) as file:
+            check_row_count(path, file, int(rows[-1]) + 1)
             for first, batch in iterate_rows(
                 file, [camera], _runs(rows), batch_rows=IMAGE_BATCH_ROWS
             ):
@@ -199,6 +216,14 @@ def open_video(path: Path) -> VideoReader:
         return VideoReader(open_binary(path), name=str(path))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}; copy the dataset again") from error
+
+
+def _column(path: Path, batch: pa.RecordBatch, feature: Feature) -> NDArray[Any]:
+    try:
+        return to_numpy(batch.column(0), feature)
+    except ValueError as error:
+        name = batch.schema.names[0]
+        raise DatasetError(f"{path}: column {name!r} cannot be read: {error}") from error
 
 
 def _groups(keys: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -48,12 +49,26 @@ def iterate_images(metadata: Metadata, selected: NDArray[np.int64], camera: str)
         start, stop = int(episodes.start[position]), int(episodes.start[position])
         stop += int(episodes.length[position])
         with damage_reported(path), open_parquet(path) as file:
+            check_row_count(path, file, stop)
             runs = np.array([[start, stop]], dtype=np.int64)
             for first, batch in iterate_rows(file, [camera], runs, batch_rows=IMAGE_BATCH_ROWS):
                 column = batch.column(0)
                 for row in range(max(start, first), min(stop, first + batch.num_rows)):
                     where = f"{path}, row {row}, {camera}"
                     yield image_bytes(metadata.root, column[row - first].as_py(), where)
+
+
+def check_row_count(path: Path, file: pq.ParquetFile, needed: int) -> None:
+    """Check that a file has the rows that the episodes metadata speaks of.
+
+    Raises:
+        DatasetError: it has fewer.
+    """
+    if file.metadata.num_rows < needed:
+        raise DatasetError(
+            f"{path} has {file.metadata.num_rows} rows, the episodes metadata says at least "
+            f"{needed}; copy the dataset again"
+        )
 
 
 def image_bytes(root: Path, entry: Any, where: str) -> bytes:
@@ -70,7 +85,7 @@ def image_bytes(root: Path, entry: Any, where: str) -> bytes:
             return content
         if isinstance(path, str) and path:
             parts = PurePosixPath(path)
-            if parts.is_absolute() or ".." in parts.parts or "\0" in path:
+            if parts.is_absolute() or ".." in parts.parts or "\0" in path or "://" in path:
                 raise DatasetError(f"{where}: path {path!r} leaves the dataset's folder")
             try:
                 return (root / path).read_bytes()

@@ -168,6 +168,8 @@ class DatasetReader:
         if camera in self.stats:
             return self.stats[camera]
         everything = DatasetReader(self.metadata, _select(self.metadata, None))
+        if not everything.num_frames:
+            raise DatasetError(f"{self.root} has no frames: {camera} has no statistics")
         lengths = self.metadata.episodes.length
         starts = np.cumsum(lengths) - lengths
         frames = np.concatenate(
@@ -178,6 +180,7 @@ class DatasetReader:
         for part in np.array_split(thinned, -(-len(thinned) // 32)):
             for picture in everything.read_frames(camera, part):
                 gathered.add(picture)
+        everything.close()
         self.stats[camera] = gathered.result()
         return self.stats[camera]
 

@@ -96,7 +96,7 @@ class FileArray:
     def spans(self, starts: NDArray[np.int64], length: int) -> NDArray[Any]:
         """Return runs of frames, one read each."""
         runs = np.empty((len(starts), length, *self.shape[1:]), self._dtype)
-        flat = runs.reshape(len(starts), -1).view(np.uint8)
+        flat = runs.reshape(len(starts), length * self._row // self._dtype.itemsize).view(np.uint8)
         for run, start in zip(flat, starts.tolist(), strict=True):
             if os.preadv(self._descriptor, [run.data], start * self._row) != len(run):
                 raise DatasetError(

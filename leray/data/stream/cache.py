@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
-from leray.data.lerobot import layout
+import numpy as np
+
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.stream.arrays import ingest
 from leray.data.stream.image_cache import ingest_images
@@ -58,14 +60,16 @@ def _kept(folder: Path, fill: Callable[[Path], None]) -> Path:
     If another process was first, its work is kept.
     """
     if folder.is_dir():
-        os.utime(folder)
+        with suppress(OSError):  # another user's
+            os.utime(folder)
         return folder
     _remove_unused(folder.parent)
-    work = None
+    work = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        work.mkdir(parents=True)
         fill(work)
+        for path in (*work.iterdir(), work):
+            _fsync(path)
         work.rename(folder)
     except OSError as error:
         if not folder.is_dir():
@@ -74,22 +78,37 @@ def _kept(folder: Path, fill: Callable[[Path], None]) -> Path:
                 f"{CACHE_VARIABLE} to a folder on another disk"
             ) from error
     finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _fsync(path: Path) -> None:
+    """Bring a file or folder to the disk: a power cut must not leave what only looks complete."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fingerprint(reader: DatasetReader, keys: Sequence[str]) -> str:
     episodes = reader.metadata.episodes
+    rows = np.searchsorted(episodes.index, reader.episodes)
     files = []
-    for name in sorted({episodes.files[number] for number in episodes.file.tolist()}):
-        status = (reader.root / name).stat()
-        files.append([name, status.st_size, status.st_mtime])
+    for number in np.unique(episodes.file[rows]).tolist():
+        path = reader.root / episodes.files[number]
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error}; copy the dataset again") from error
+        files.append([episodes.files[number], status.st_size, status.st_mtime])
     described = {
         "root": str(reader.root.absolute() if isinstance(reader.root, Path) else reader.root),
-        "info": hashlib.sha256((reader.root / layout.INFO).read_bytes()).hexdigest(),
+        "info": reader.metadata.info,
         "files": files,
-        "episodes": reader.episodes,
+        "episodes": [
+            column[rows].tolist() for column in (episodes.index, episodes.start, episodes.length)
+        ],
         "keys": list(keys),
     }
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
@@ -97,6 +116,7 @@ def _fingerprint(reader: DatasetReader, keys: Sequence[str]) -> str:
 
 def _remove_unused(folder: Path) -> None:
     oldest = time.time() - _UNUSED_S
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.stat().st_mtime < oldest:
-            shutil.rmtree(entry, ignore_errors=True)
+    with suppress(OSError):  # it is not there, or another process was faster
+        for entry in folder.iterdir():
+            if entry.stat().st_mtime < oldest:
+                shutil.rmtree(entry, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Several datasets as one source of samples, each with its weight."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from leray.data import names, statistics
 from leray.data.features import Features, check_compatible
 from leray.data.stream.samples import Batch, Samples
-from leray.errors import ConfigError
+from leray.errors import ConfigError, DatasetError
 
 DATASET_INDEX = "dataset_index"
 """Which dataset of a mix a sample is from."""
@@ -43,21 +44,20 @@ class Mixture:
             _check_windows(parts[0], part)
         self.parts = list(parts)
         self.weights = [float(len(p)) for p in parts] if weights is None else list(weights)
-        self.tasks = list(dict.fromkeys(task for part in parts for task in part.tasks))
+        self.features = _common_features(parts)
+        """What a sample holds, but for windows and bookkeeping."""
+        tasks = [part.tasks or [""] for part in parts]  # a dataset need not tell its tasks
+        self.tasks = list(dict.fromkeys(task for of_part in tasks for task in of_part))
         """The task strings of all datasets; `task_index` of a batch counts in these."""
+        self._dtypes = {key: self.features.numpy_dtype(key) for key in self.features}
         self._ends = np.cumsum([len(part) for part in parts])
         number = {task: index for index, task in enumerate(self.tasks)}
         self._task_numbers = [
-            np.array([number[task] for task in part.tasks] or [0], dtype=np.int64) for part in parts
+            np.array([number[task] for task in of_part], dtype=np.int64) for of_part in tasks
         ]
 
     def __len__(self) -> int:
         return int(self._ends[-1])
-
-    @property
-    def features(self) -> Features:
-        """What a sample holds, but for windows and bookkeeping."""
-        return self.parts[0].features
 
     @property
     def sample_bytes(self) -> int:
@@ -82,21 +82,40 @@ class Mixture:
             first = int(self._ends[number]) - len(self.parts[number])
             gathered = self.parts[number].gather(samples[here] - first)
             gathered[names.TASK_INDEX] = self._translated(number, gathered[names.TASK_INDEX])
-            if len(here) == len(samples):
-                batch = gathered
-                break
             for key, value in gathered.items():
+                dtype = self._dtypes.get(key, value.dtype)
+                if len(here) == len(samples):
+                    batch[key] = value.astype(dtype, copy=False)
+                    continue
                 if key not in batch:
-                    batch[key] = np.empty((len(samples), *value.shape[1:]), value.dtype)
+                    batch[key] = np.empty((len(samples), *value.shape[1:]), dtype)
                 batch[key][here] = value
-        batch[names.INDEX] = samples
+        batch[names.INDEX] = samples.copy()  # the caller's array may be kept for more than this
         batch[DATASET_INDEX] = part.astype(np.int64)
         return batch
 
     def _translated(self, part: int, tasks: NDArray[np.int64]) -> NDArray[np.int64]:
-        numbers = self._task_numbers[part]
-        translated: NDArray[np.int64] = numbers[np.clip(tasks, 0, len(numbers) - 1)]
+        numbers, samples = self._task_numbers[part], self.parts[part]
+        if not samples.tasks:
+            return np.full(len(tasks), numbers[0])
+        if tasks.min() < 0 or tasks.max() >= len(numbers):
+            raise DatasetError(
+                f"{samples.reader.root}: a frame has task_index {tasks.min()} or {tasks.max()}, "
+                f"there are 0 to {len(numbers) - 1}; see `leray dataset check`"
+            )
+        translated: NDArray[np.int64] = numbers[tasks]
         return translated
+
+
+def _common_features(parts: Sequence[Samples]) -> Features:
+    """Return the first dataset's features, in dtypes that hold the values of all."""
+    common = {}
+    for key, feature in parts[0].features.items():
+        if feature.is_numeric:
+            dtype = np.result_type(*(part.features[key].dtype for part in parts))
+            feature = replace(feature, dtype=dtype.name)
+        common[key] = feature
+    return Features(common)
 
 
 def _check_windows(left: Samples, right: Samples) -> None:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from leray.data.stream.permutation import Permutation
 from leray.errors import ConfigError
 
+_EPOCHS, _CHUNKS = 0, 1
+"""First part of every key: the two kinds of shuffles never share one."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -38,7 +41,7 @@ class Order:
         parts: the datasets. Sample numbers count through all of them, one after the other.
         chunk_size: samples per chunk.
         seed: of the shuffle.
-        shuffle: False keeps the stored order; weights still apply.
+        shuffle: False takes each dataset's frames in stored order, from all in turn by weight.
 
     Raises:
         ConfigError: a part is empty, or a weight is not positive.
@@ -56,8 +59,8 @@ class Order:
             )
         if chunk_size < len(parts) ** 2:
             raise ConfigError(
-                f"chunks of {chunk_size} samples cannot mix {len(parts)} datasets; "
-                f"at least {len(parts) ** 2} are needed"
+                f"chunks of {chunk_size} samples cannot mix {len(parts)} datasets; at least "
+                f"{len(parts) ** 2} are needed: raise batch_size or chunk_mb"
             )
         self.chunk_size = chunk_size
         self.shuffled = shuffle
@@ -67,7 +70,8 @@ class Order:
         sizes = [part.num_frames for part in parts]
         self._first = np.cumsum([0, *sizes[:-1]])
         self._sequences = [
-            _Sequence(part, (seed, number), shuffle=shuffle) for number, part in enumerate(parts)
+            _Sequence(part, (_EPOCHS, seed, number), shuffle=shuffle)
+            for number, part in enumerate(parts)
         ]
 
     def chunk(self, number: int) -> NDArray[np.int64]:
@@ -81,9 +85,13 @@ class Order:
         ]
         samples = np.concatenate(drawn)
         if self.shuffled:
-            places = Permutation(len(samples), self._seed, number, 1)
-            samples = samples[places(np.arange(len(samples)))]
-        return samples
+            shuffle = Permutation(len(samples), _CHUNKS, self._seed, number)
+            places = shuffle(np.arange(len(samples)))
+        else:
+            shares = [(np.arange(len(part)) + 0.5) / len(part) for part in drawn if len(part)]
+            places = np.argsort(np.concatenate(shares), kind="stable")
+        mixed: NDArray[np.int64] = samples[places]
+        return mixed
 
     def epoch(self, samples: int) -> float:
         """Return how many times the first dataset was seen after so many samples."""
@@ -100,7 +108,7 @@ class Order:
 class _Sequence:
     """One dataset's endless sequence: its epochs one after the other."""
 
-    def __init__(self, part: Part, key: tuple[int, int], *, shuffle: bool) -> None:
+    def __init__(self, part: Part, key: tuple[int, ...], *, shuffle: bool) -> None:
         self.size = part.num_frames
         self._key, self._shuffle = key, shuffle
         self._grouped = (
@@ -135,7 +143,7 @@ class _Sequence:
         """Return an epoch's permutation, and where its groups end when there are any."""
         if self._cached is None or self._cached[0] != epoch:
             count = self.size if self._grouped is None else len(self._grouped.sizes)
-            permutation = Permutation(count, *self._key, epoch, 0)
+            permutation = Permutation(count, *self._key, epoch)
             ends = np.zeros(0, dtype=np.int64)
             if self._grouped is not None:
                 ends = np.cumsum(self._grouped.sizes[permutation(np.arange(count))])

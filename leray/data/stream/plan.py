@@ -14,7 +14,7 @@ _INDEX_CHUNK = 4096
 """Samples per chunk where nothing is decoded: the cost of ordering is spread over these."""
 
 _CHUNK_SAMPLES = 256
-"""Samples per chunk with pictures, where memory allows."""
+"""Samples per chunk with pictures, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,15 @@ class StreamConfig:
     """Samples taken each time a run of frames between two key frames is visited; 1 is a uniform
     shuffle of all frames. None takes 1 where key frames are close, an eighth of the run where they
     are far apart (decoding a sample then costs at most 8 frames)."""
+    chunk_mb: int = 32
+    """MiB of the samples that are gathered and mixed together, at most; one batch at least. A part
+    of the order, so that this depends neither on the memory nor on the number of workers."""
     memory_limit_mb: int | None = None
     """Bound in MiB of what all processes of a stream with workers hold; None: 1024 for each of
-    them and 1024 for the rest. Without workers it has no effect."""
+    them and 1024 for the rest, more where chunks need it. Without workers it has no effect."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "samples_per_run", "memory_limit_mb"):
+        for name in ("batch_size", "samples_per_run", "chunk_mb", "memory_limit_mb"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value}: give a whole number >= 1")
@@ -51,25 +54,18 @@ class Plan:
         mixture: the datasets.
         config: of the stream.
         gop: frames between key frames of each dataset's videos; 1 where there are none.
-        chunk_bytes: memory that a chunk may take.
+
+    Raises:
+        ConfigError: a dataset has no frames, a weight is not positive, or chunks are too small for
+            so many datasets.
     """
 
-    def __init__(
-        self,
-        mixture: Mixture,
-        config: StreamConfig,
-        *,
-        gop: Sequence[int],
-        chunk_bytes: int,
-    ) -> None:
+    def __init__(self, mixture: Mixture, config: StreamConfig, *, gop: Sequence[int]) -> None:
         self.batch_size = config.batch_size
         self.decodes = any(feature.is_visual for feature in mixture.features.values())
-        wanted = (
-            min(chunk_bytes // max(mixture.sample_bytes, 1), _CHUNK_SAMPLES)
-            if self.decodes
-            else _INDEX_CHUNK
-        )
-        self.chunk_batches = max(int(wanted) // config.batch_size, 1)
+        fitting = config.chunk_mb * 2**20 // mixture.sample_bytes
+        wanted = min(fitting, _CHUNK_SAMPLES if self.decodes else _INDEX_CHUNK)
+        self.chunk_batches = max(wanted // config.batch_size, 1)
         parts = [
             _part(samples.episode_ends, weight, run, config.samples_per_run)
             for samples, weight, run in zip(mixture.parts, mixture.weights, gop, strict=True)
@@ -81,6 +77,8 @@ class Plan:
             seed=config.seed,
             shuffle=config.shuffle,
         )
+        self.chunk_bytes = self.chunk_size * mixture.sample_bytes
+        """Memory of a chunk's samples."""
         self._cached: tuple[int, NDArray[np.int64]] | None = None
 
     @property
@@ -126,14 +124,16 @@ class Plan:
 
 def _part(ends: NDArray[np.int64], weight: float, gop: int, samples_per_run: int | None) -> Part:
     """Cut episodes into runs of `gop` frames, counted from each one's start."""
-    taken = samples_per_run or max(1, gop // 8)
-    starts = np.concatenate([[0], ends[:-1]])
-    runs = np.concatenate(
-        [np.arange(first, last, gop) for first, last in zip(starts, ends, strict=True)]
-    )
+    taken = min(samples_per_run or max(1, gop // 8), gop)
+    runs = None
+    if taken > 1 and len(ends):
+        starts = [0, *ends[:-1].tolist()]
+        runs = np.concatenate(
+            [np.arange(first, last, gop) for first, last in zip(starts, ends, strict=True)]
+        )
     return Part(
-        num_frames=int(ends[-1]),
+        num_frames=int(ends[-1]) if len(ends) else 0,
         weight=weight,
-        runs=runs if taken > 1 and gop > 1 else None,
-        samples_per_run=min(taken, gop),
+        runs=runs,
+        samples_per_run=taken,
     )

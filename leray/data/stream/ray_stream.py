@@ -5,16 +5,20 @@ which samples a chunk holds, so what travels to them is a number, and what comes
 order of the plan whatever actor was faster.
 """
 
+import atexit
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+import ray.exceptions
 from numpy.typing import NDArray
+from ray._private import auto_init_hook
 from ray.data import DataIterator, Dataset
 from ray.data.context import DataContext
 
@@ -50,19 +54,28 @@ class RayStream:
         self._plan, self._workers, self._memory = plan, workers, memory
         self._mixture = ray.put(mixture)
 
-    def batches(self, *, start: int = 0, torch: bool = False) -> Iterator[Batch]:
-        """Yield batches without end, as views of Ray's object store (read-only).
+    def batches(
+        self, *, start: int = 0, rank: int = 0, learners: int = 1, torch: bool = False
+    ) -> Iterator[Batch]:
+        """Yield a learner's batches without end, as views of Ray's object store (read-only).
+
+        The pipeline stops when the generator is closed, and at the interpreter's exit.
 
         Args:
             start: number of the first batch, counted from 0.
+            rank: of the learner, which has a pipeline of its own; `split` shares one.
+            learners: how many there are.
             torch: yield torch tensors instead of numpy arrays.
 
         Raises:
             DatasetError: a file is missing or damaged.
         """
         while True:
-            dataset = self.dataset(start=start)
-            yield from read_shard(dataset.iterator(), self._plan, start=start, torch=torch)
+            first = self._plan.place(start, rank, learners)[0]
+            shard = self._dataset(range(first, first + MAX_CHUNKS * learners, learners)).iterator()
+            yield from read_shard(
+                shard, self._plan, start=start, rank=rank, learners=learners, torch=torch
+            )
             start = (start // self._plan.chunk_batches + MAX_CHUNKS) * self._plan.chunk_batches
 
     def split(
@@ -75,20 +88,18 @@ class RayStream:
             start: number of the first batch of each learner.
             count: batches that each will read; None is as many as one pass can give.
         """
-        dataset = self.dataset(start=start, count=count, learners=learners)
+        first = self._plan.place(start, 0, learners)[0]
+        stop = first + MAX_CHUNKS * learners
+        if count is not None:
+            stop = min(self._plan.place(start + count - 1, 0, learners)[0] + learners, stop)
+        dataset = self._dataset(range(first, stop))
         shards: list[DataIterator] = dataset.streaming_split(learners, equal=False)
         return shards
 
-    def dataset(self, *, start: int = 0, count: int | None = None, learners: int = 1) -> Dataset:
-        """Return the Ray Data pipeline: one block per chunk, in order, at most 1,024 a learner."""
-        first = self._plan.place(start, 0, learners)[0]
-        chunks = MAX_CHUNKS * learners
-        if count is not None:
-            chunks = min(
-                self._plan.place(start + count - 1, 0, learners)[0] + learners - first, chunks
-            )
+    def _dataset(self, chunks: range) -> Dataset:
+        """Return the Ray Data pipeline of some chunks: one block for each, in order."""
         with DataContext.current(self._context()):
-            numbers = [pa.table({CHUNK: [first + offset]}) for offset in range(chunks)]
+            numbers = [pa.table({CHUNK: [number]}) for number in chunks]
             return ray.data.from_arrow(numbers).map_batches(
                 _Gatherer,
                 fn_constructor_args=(self._mixture, self._plan),
@@ -108,7 +119,7 @@ class RayStream:
             object_store_memory=self._memory.queue + self._memory.chunk * self._workers
         )
         # A chunk must stay one block; twice its size is never reached, and Ray plans with it.
-        context.target_max_block_size = 2 * max(self._memory.chunk, _LEAST_BLOCK)
+        context.target_max_block_size = 2 * max(self._plan.chunk_bytes, _LEAST_BLOCK)
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of the missing bars
@@ -138,13 +149,21 @@ def read_shard(
         DatasetError: a file is missing or damaged.
         RuntimeError: Ray delivered a chunk that is another learner's.
     """
-    expected, skipped = plan.place(start, rank, learners)
     blocks = (
         shard.iter_torch_batches(batch_size=None, prefetch_batches=1)
         if torch
         else shard.iter_batches(batch_size=None, prefetch_batches=1, batch_format="numpy")
     )
-    with _dataset_errors():
+    batches = _checked(iter(blocks), plan, start, rank, learners)
+    _open.add(batches)
+    return batches
+
+
+def _checked(
+    blocks: Generator[Batch, None, None], plan: Plan, start: int, rank: int, learners: int
+) -> Generator[Batch, None, None]:
+    expected, skipped = plan.place(start, rank, learners)
+    with _dataset_errors(), _running(blocks):
         for block in blocks:
             found = int(block.pop(CHUNK)[0])
             if found != expected:
@@ -164,6 +183,41 @@ class _Gatherer:
         number = int(rows[CHUNK][0])
         samples = self._plan.chunk(number)
         return self._mixture.gather(samples) | {CHUNK: np.full(len(samples), number)}
+
+
+_open: WeakSet[Generator[Batch, None, None]] = WeakSet()
+_AUTO_CONNECT = auto_init_hook.enable_auto_connect
+_pipelines = 0
+"""How many run in this process."""
+
+
+@atexit.register  # after Ray's own, so it is called before
+def _close_open() -> None:
+    for batches in list(_open):
+        with suppress(ValueError):  # another thread is inside
+            batches.close()
+
+
+@contextmanager
+def _running(blocks: Generator[Batch, None, None]) -> Iterator[None]:
+    """Stop a pipeline at the end, also one that has outlived `ray.shutdown`.
+
+    Ray Data's thread goes on after `ray.shutdown`, and its next call would start Ray anew, which
+    hangs when the interpreter exits meanwhile. So while pipelines run, only `ray.init` starts Ray.
+    """
+    global _pipelines
+    _pipelines += 1
+    auto_init_hook.enable_auto_connect = False
+    try:
+        yield
+    finally:
+        try:
+            blocks.close()
+        except Exception:
+            if ray.is_initialized():
+                raise
+        _pipelines -= 1
+        auto_init_hook.enable_auto_connect = _AUTO_CONNECT and _pipelines == 0
 
 
 @contextmanager

@@ -118,11 +118,12 @@ class Samples:
 
     @property
     def sample_bytes(self) -> int:
-        """Memory of one sample."""
-        return sum(
+        """Memory of one sample, masks and bookkeeping included."""
+        values = sum(
             (self.window(key) or 1) * feature.size * _dtype(feature).itemsize
             for key, feature in self.features.items()
         )
+        return values + sum(map(len, self._offsets.values())) + 8 * len(names.BOOKKEEPING)
 
     def gather(self, samples: NDArray[np.int64]) -> Batch:
         """Return the samples with some numbers.

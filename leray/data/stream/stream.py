@@ -8,17 +8,14 @@ import numpy as np
 
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.stream.local import local_batches
-from leray.data.stream.memory import MemoryPlan, share_memory
+from leray.data.stream.memory import share_memory
 from leray.data.stream.mixture import Mixture
 from leray.data.stream.plan import Plan, StreamConfig
 from leray.data.stream.samples import Batch, Samples, SampleSpec, stream_names
-from leray.errors import FeatureMismatchError
+from leray.errors import ConfigError, FeatureMismatchError
 
 if TYPE_CHECKING:
     from leray.data.stream.ray_stream import RayStream
-
-_DEFAULT_MB, _DEFAULT_MB_PER_WORKER = 1024, 1024
-_LOCAL_CHUNK_BYTES = 64 * 2**20
 
 
 class DatasetStream:
@@ -42,7 +39,8 @@ class DatasetStream:
         workers: actors of a Ray Data pool that gather and decode; 0 does it in this process.
 
     Raises:
-        ConfigError: the memory limit is too small, or a weight or a window is wrong.
+        ConfigError: the memory limit is too small, a weight or a window is wrong, or there is no
+            dataset, or one without frames.
         FeatureMismatchError: the datasets have no feature in common, or in different shapes.
         DatasetError: a dataset is damaged.
     """
@@ -56,9 +54,16 @@ class DatasetStream:
         weights: Sequence[float] | None = None,
         workers: int = 0,
     ) -> None:
+        if workers < 0:
+            raise ConfigError(f"workers={workers}: give 0 to work in this process, or more")
         specs = [spec] * len(readers) if isinstance(spec, SampleSpec) else list(spec)
+        if not readers or len(specs) != len(readers):
+            raise ConfigError(
+                f"{len(readers)} datasets were given with {len(specs)} SampleSpecs; give at least "
+                "one dataset, and one SampleSpec for all or one for each"
+            )
         self.config, self.workers = config, workers
-        self.memory = self._share()
+        self.memory = share_memory(config.memory_limit_mb, workers) if workers else None
         limit = None if self.memory is None else self.memory.arrays // len(readers)
         keys = _keys(readers, specs)
         self.mixture = Mixture(
@@ -68,26 +73,29 @@ class DatasetStream:
             ],
             weights,
         )
-        self.plan = Plan(
-            self.mixture,
-            config,
-            gop=[_gop(samples) for samples in self.mixture.parts],
-            chunk_bytes=_LOCAL_CHUNK_BYTES if self.memory is None else self.memory.chunk,
-        )
+        self.plan = Plan(self.mixture, config, gop=[_gop(part) for part in self.mixture.parts])
+        if workers:
+            self.memory = share_memory(config.memory_limit_mb, workers, self.plan.chunk_bytes)
 
     def batches(self, *, start: int = 0, rank: int = 0, learners: int = 1) -> Iterator[Batch]:
         """Yield batches without end, from the n-th one on.
 
         Args:
             start: number of batches that were used before.
-            rank: of the learner; in this process each learner reads for itself.
+            rank: of the learner; each learner reads for itself.
             learners: how many there are.
 
         Raises:
+            ConfigError: start or rank is out of range.
             DatasetError: a file is missing or damaged.
         """
+        if start < 0 or not 0 <= rank < learners:
+            raise ConfigError(
+                f"start={start}, rank={rank}, learners={learners}: start must be >= 0 and rank "
+                "one of 0 to learners - 1"
+            )
         if self.workers:
-            return self.ray().batches(start=start)
+            return self.ray().batches(start=start, rank=rank, learners=learners)
         return local_batches(self.mixture, self.plan, start=start, rank=rank, learners=learners)
 
     def once(self) -> Iterator[Batch]:
@@ -97,22 +105,23 @@ class DatasetStream:
             yield self.mixture.gather(np.arange(first, last))
 
     def ray(self) -> "RayStream":
-        """Return the Ray Data pipeline, to iterate it or to split it for learners."""
+        """Return the Ray Data pipeline, to iterate it or to split it for learners.
+
+        Raises:
+            ConfigError: the stream has no workers.
+        """
         from leray.data.stream.ray_stream import RayStream
 
-        assert self.memory is not None
+        if self.memory is None:
+            raise ConfigError("this stream has workers=0; give at least 1 to go through Ray Data")
         return RayStream(self.mixture, self.plan, workers=self.workers, memory=self.memory)
-
-    def _share(self) -> MemoryPlan | None:
-        if not self.workers:
-            return None
-        limit = self.config.memory_limit_mb or _DEFAULT_MB + _DEFAULT_MB_PER_WORKER * self.workers
-        return share_memory(limit, self.workers)
 
 
 def _keys(readers: Sequence[DatasetReader], specs: Sequence[SampleSpec]) -> list[str]:
     """Return the features of the stream: those asked for, else those that all datasets have."""
     asked = [list(one.keys) for one in specs if one.keys is not None]
+    if any(set(keys) != set(asked[0]) for keys in asked):
+        raise ConfigError(f"the SampleSpecs ask for different keys, {asked}; give all the same")
     if asked:
         return asked[0]
     named = [stream_names(reader, one) for reader, one in zip(readers, specs, strict=True)]

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from leray.data.features import Feature, Features
 from leray.data.lerobot.reader import DatasetReader
+from leray.data.lerobot.writer import DatasetWriter
 from leray.data.tools.check.contents import read_contents
 from leray.data.tools.check.dataset import check
 from leray.data.tools.check.findings import Findings, make_report
@@ -92,6 +94,29 @@ def test_nothing_is_found_in_a_flawless_dataset(tmp_path, version, videos):
     assert report.exit_code == 0
     assert report.summary == f"{version}, 3 episodes, 40 frames, 10 fps, 2 cameras"
     assert report.text().endswith("nothing found")
+
+
+def test_nothing_is_found_in_what_our_writer_writes(tmp_path):
+    axes = ("height", "width", "channels")
+    features = Features(
+        {
+            "action": Feature("float32", (2,)),
+            "next.done": Feature("bool", (1,)),
+            VIDEO: Feature("video", (32, 48, 3), axes),
+            PICTURE: Feature("image", (32, 48, 3), axes),
+        }
+    )
+    rng = np.random.default_rng(0)
+    with DatasetWriter.create(tmp_path / "d", fps=10, features=features) as writer:
+        for length in (5, 9):
+            for frame in range(length):
+                values = {"action": rng.normal(size=2).astype(np.float32)}
+                values["next.done"] = np.array([frame == length - 1])
+                values[VIDEO] = values[PICTURE] = samples.picture(0, frame)
+                writer.add_frame(values, task=f"task {length}")
+            writer.save_episode()
+    report = check(tmp_path / "d", videos="full")
+    assert report.findings == [], report.text()
 
 
 def test_progress_tells_what_is_read(v30):

@@ -229,6 +229,20 @@ def test_absurd_numbers_in_the_episodes_metadata(v30, key, value):
     unusable(v30)
 
 
+def test_a_lie_about_a_length_takes_no_memory(v30):
+    table = pq.read_table(v30 / EPISODES)
+    place = table.column_names.index("length")
+    values = pa.array([*table["length"].to_pylist()[:2], 10**12])
+    pq.write_table(table.set_column(place, "length", values), v30 / EPISODES)
+    report = check(v30, videos="full")
+    assert report.exit_code == 2
+    assert "has 8 rows, the episodes' lengths make 1000000000000" in report.text()
+    (line,) = repair(v30, report)
+    assert line.startswith("not mended: the data files hold another number of rows")
+    with pytest.raises(DatasetError):
+        DatasetReader.open(v30).read()
+
+
 @pytest.mark.parametrize("fps", [10**400, 1e309, float("nan"), 0, -1, True, "10", None, [10]])
 def test_absurd_frame_rates(v30, fps):
     edit_info(v30, lambda info: info.update(fps=fps))
@@ -237,12 +251,13 @@ def test_absurd_frame_rates(v30, fps):
 
 def test_a_wrong_frame_rate_is_an_error_that_rewrites_nothing(v30):
     edit_info(v30, lambda info: info.update(fps=30))
-    before = (v30 / DATA).read_bytes()
+    before = everything(v30)
     report = check(v30)
     assert report.exit_code == 1
-    assert {"timestamp", "video-rate"} <= {f.code for f in report.findings}
-    repair(v30, report)
-    assert (v30 / DATA).read_bytes() == before
+    assert {"timestamp", "video-rate", "video-span"} <= {f.code for f in report.findings}
+    (line,) = repair(v30, report)
+    assert line.startswith("not mended: frames advance at another rate than fps says")
+    assert everything(v30) == before
 
 
 def test_truncated_video_leaves_the_numbers_readable(v30):

@@ -161,6 +161,17 @@ def test_rows_that_nothing_places_are_left_alone(v30):
     mend(v30, f"not mended: {DATA}: neither frame_index nor episode_index fits", exit_code=2)
 
 
+def test_lengths_that_the_frames_refute_change_nothing_else(v30):
+    edit_table(v30 / EPISODES, set_column("length", lambda v: [11, 21, 8]))
+    before = digests(v30)
+    report = check(v30)
+    assert {"range", "episode_index"} <= {f.code for f in report.findings}
+    lines = repair(v30, report)
+    assert "not mended: the episodes metadata: the frames contradict the lengths" in "".join(lines)
+    assert digests(v30)[EPISODES] == before[EPISODES]
+    assert digests(v30)[DATA] == before[DATA]
+
+
 @pytest.mark.parametrize("columns", [["frame_index"], ["index", "timestamp"], ["episode_index"]])
 def test_columns_that_are_absent(v30, columns):
     for name in (DATA, LAST):

@@ -1,7 +1,7 @@
 """Pictures embedded in the data files: whether they decode, at the declared size."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,52 +31,67 @@ def check_pictures(
     files = contents.episodes.files
     for number in range(len(files)):
         progress(number, len(files))
-        rows = _rows(contents, number, depth)
-        if len(rows):
-            for camera in cameras:
-                _check_rows(contents, number, camera, rows, findings)
+        for camera in cameras:
+            _check_file(contents, number, camera, findings, depth)
     progress(len(files), len(files))
 
 
-def _rows(contents: Contents, number: int, depth: Literal["fast", "full"]) -> NDArray[np.int64]:
-    """Return which rows of a file to look at, ascending."""
-    positions = contents.positions_in[number]
-    if depth == "full":
-        return np.arange(contents.episodes.length[positions].sum(), dtype=np.int64)
-    count = len(contents.episodes)
-    sampled = np.linspace(0, count - 1, min(count, _SAMPLED_EPISODES)).round().astype(np.int64)
-    chosen = positions[np.isin(positions, sampled)]
-    first = contents.episodes.start[chosen]
-    return np.unique(np.concatenate([first, first + contents.episodes.length[chosen] - 1]))
-
-
-def _check_rows(
-    contents: Contents, number: int, camera: str, rows: NDArray[np.int64], findings: Findings
+def _check_file(
+    contents: Contents,
+    number: int,
+    camera: str,
+    findings: Findings,
+    depth: Literal["fast", "full"],
 ) -> None:
-    name, feature = contents.episodes.files[number], contents.features[camera]
+    name = contents.episodes.files[number]
     path = contents.root / name
-    starts = contents.episodes.start[contents.positions_in[number]]
-    breaks = np.flatnonzero(np.diff(rows) > 1) + 1
-    runs = np.array([[part[0], part[-1] + 1] for part in np.split(rows, breaks)])
     try:
         with damage_reported(path), open_parquet(path) as file:
             if camera not in file.schema_arrow.names:
                 return  # reported where schemas are compared
-            for first, batch in iterate_rows(file, [camera], runs, batch_rows=_BATCH_ROWS):
-                column = batch.column(0)
-                for row in rows[(rows >= first) & (rows < first + batch.num_rows)].tolist():
-                    try:
-                        content = image_bytes(contents.root, column[row - first].as_py(), "it")
-                        decode_image(content, feature, "it")
-                    except DatasetError as error:
-                        here = int(np.searchsorted(starts, row, side="right")) - 1
-                        position = contents.positions_in[number][here]
-                        findings.error(
-                            "picture",
-                            f"frame {row - starts[here]}: {error}",
-                            file=name,
-                            episode=int(contents.episodes.index[position]),
-                            column=camera,
-                        )
+            rows = _rows(contents, number, depth, file.metadata.num_rows)
+            breaks = np.flatnonzero(np.diff(rows) > 1) + 1
+            runs = [[part[0], part[-1] + 1] for part in np.split(rows, breaks) if len(part)]
+            wanted = np.array(runs, dtype=np.int64).reshape(-1, 2)
+            for first, batch in iterate_rows(file, [camera], wanted, batch_rows=_BATCH_ROWS):
+                here = rows[(rows >= first) & (rows < first + batch.num_rows)]
+                for row in here.tolist():
+                    _check_picture(
+                        contents, number, camera, row, batch.column(0)[row - first], findings
+                    )
     except DatasetError as error:
         findings.error("picture", str(error), file=name, column=camera)
+
+
+def _rows(
+    contents: Contents, number: int, depth: Literal["fast", "full"], num_rows: int
+) -> NDArray[np.int64]:
+    """Return which rows of a file to look at, ascending; none that it does not have."""
+    positions = contents.positions_in[number]
+    if depth == "full":
+        return np.arange(min(int(contents.episodes.length[positions].sum()), num_rows))
+    count = len(contents.episodes)
+    sampled = np.linspace(0, count - 1, min(count, _SAMPLED_EPISODES)).round().astype(np.int64)
+    chosen = positions[np.isin(positions, sampled)]
+    first = contents.episodes.start[chosen]
+    rows = np.unique(np.concatenate([first, first + contents.episodes.length[chosen] - 1]))
+    return rows[rows < num_rows]
+
+
+def _check_picture(
+    contents: Contents, number: int, camera: str, row: int, value: Any, findings: Findings
+) -> None:
+    try:
+        content = image_bytes(contents.root, value.as_py(), "it")
+        decode_image(content, contents.features[camera], "it")
+    except DatasetError as error:
+        positions = contents.positions_in[number]
+        starts = contents.episodes.start[positions]
+        here = int(np.searchsorted(starts, row, side="right")) - 1
+        findings.error(
+            "picture",
+            f"frame {row - starts[here]}: {error}",
+            file=contents.episodes.files[number],
+            episode=int(contents.episodes.index[positions[here]]),
+            column=camera,
+        )

@@ -76,7 +76,8 @@ class RowCheck:
                 self._compare(name, piece, arrays[name], values)
         times = arrays.get(names.TIMESTAMP)
         if times is not None and times.dtype.kind == "f" and times.ndim == 1:
-            self._time(piece, times)
+            with np.errstate(all="ignore"):
+                self._time(piece, times)
         if names.TASK_INDEX in arrays and is_count(arrays[names.TASK_INDEX]):
             self._episode.tasks.update(np.unique(arrays[names.TASK_INDEX]).tolist())
         if piece.is_last:

@@ -96,7 +96,8 @@ def check_statistics(
         moments = values.total.get(name)
         if moments is not None and moments.count != contents.episodes.frames:
             continue
-        shares = values.shares.get(name)
+        is_normalised = name not in BOOKKEEPING and feature.kind != "bool"
+        shares = values.shares.get(name) if is_normalised else None
         for severity, problem in entry_problems(stored.get(name), name, feature, moments, shares):
             getattr(findings, severity)("statistics", problem, column=name, **where)
 

@@ -55,7 +55,7 @@ def repair(
         report = check(folder, videos=videos, tolerance_s=tolerance_s, progress=progress)
     workshop = Workshop(folder)
     try:
-        _mend(workshop, report.repairable(), tolerance_s, tell)
+        _mend(workshop, report, tolerance_s, tell)
     except OSError as error:
         raise DatasetError(
             f"{folder}: the repair stopped ({error}); no file is lost or cut off, repair it again"
@@ -65,8 +65,9 @@ def repair(
     return workshop.lines
 
 
-def _mend(workshop: Workshop, codes: set[str], tolerance_s: float, progress: Progress) -> None:
+def _mend(workshop: Workshop, report: Report, tolerance_s: float, progress: Progress) -> None:
     """Mend in an order in which each step can rest on those before."""
+    codes = report.repairable()
     try:
         _contents(workshop)
     except DatasetError as error:
@@ -74,17 +75,52 @@ def _mend(workshop: Workshop, codes: set[str], tolerance_s: float, progress: Pro
         return
     if codes & _STRAYS:
         mend_strays(_contents(workshop), workshop)
+    if ("error", "rows") in report.counts:
+        workshop.give_up(
+            "the data files hold another number of rows than the episodes' lengths say; nothing "
+            "that rests on either is changed"
+        )
+        return
     if codes & _TASKS:
         mend_tasks(_contents(workshop), workshop)
+    trusts_fps = not _is_rate_refuted(report)
+    if not trusts_fps:
+        workshop.give_up(
+            "frames advance at another rate than fps says, so that no time is changed; correct fps "
+            "in meta/info.json if that is wrong"
+        )
     is_renumbered = bool(codes & _ROWS) and mend_rows(_contents(workshop), workshop, tolerance_s)
     if codes & _FEATURES:
-        mend_features(_contents(workshop), workshop)
+        mend_features(_contents(workshop), workshop, trusts_fps=trusts_fps)
     if codes & _EPISODES:
-        mend_episodes(_contents(workshop), workshop, tolerance_s)
+        _mend_episodes(workshop, report, tolerance_s, trusts_fps=trusts_fps)
     if codes:
         mend_counters(_contents(workshop), workshop)
     if is_renumbered or codes & _STATISTICS:
         mend_statistics(workshop, partial(progress, "pictures for statistics"))
+
+
+def _mend_episodes(
+    workshop: Workshop, report: Report, tolerance_s: float, *, trusts_fps: bool
+) -> None:
+    if _are_lengths_refuted(report):
+        workshop.give_up("the episodes metadata: the frames contradict the lengths that it states")
+    else:
+        mend_episodes(_contents(workshop), workshop, tolerance_s, trusts_fps=trusts_fps)
+
+
+def _are_lengths_refuted(report: Report) -> bool:
+    """Tell whether rows say that they belong elsewhere than the episodes' lengths put them."""
+    placing = [f for f in report.findings if f.code in ("episode_index", "frame_index")]
+    return any(not finding.repairable for finding in placing)
+
+
+def _is_rate_refuted(report: Report) -> bool:
+    """Tell whether timestamps or videos say that the frame rate is another than declared."""
+    return any(
+        finding.code == "video-rate" or (finding.code == "timestamp" and not finding.repairable)
+        for finding in report.findings
+    )
 
 
 def _contents(workshop: Workshop) -> Contents:

@@ -22,13 +22,22 @@ Spans = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """Start and end of each episode in its video file, in seconds, by camera [episodes]."""
 
 
-def mend_episodes(contents: Contents, workshop: Workshop, tolerance_s: float) -> None:
-    """Correct what follows from the episodes' lengths, their frames and their videos."""
+def mend_episodes(
+    contents: Contents, workshop: Workshop, tolerance_s: float, *, trusts_fps: bool
+) -> None:
+    """Correct what follows from the episodes' lengths, their frames and their videos.
+
+    Args:
+        contents: the dataset.
+        workshop: changes files.
+        tolerance_s: by how much the time of a frame may be off.
+        trusts_fps: whether `info.json` is known to state the right frame rate.
+    """
     tasks = _tasks(contents, workshop)
     if not contents.is_v3:
         _mend_lines(contents, tasks, workshop)
         return
-    spans = _spans(contents, tolerance_s)
+    spans = _spans(contents, tolerance_s) if trusts_fps else {}
     for path in episodes_files(contents.root):
         name = path.relative_to(contents.root).as_posix()
         table = read_table(path)

@@ -21,8 +21,14 @@ from leray.data.video.reader import VideoReader
 from leray.errors import DatasetError
 
 
-def mend_features(contents: Contents, workshop: Workshop) -> None:
-    """Make the declared features those that exist, with the shapes that they have."""
+def mend_features(contents: Contents, workshop: Workshop, *, trusts_fps: bool) -> None:
+    """Make the declared features those that exist, with the shapes that they have.
+
+    Args:
+        contents: the dataset.
+        workshop: changes files.
+        trusts_fps: whether `info.json` is known to state the right frame rate.
+    """
     info = copy.deepcopy(contents.info)
     features: dict[str, Any] = info["features"]
     schemas = _schemas(contents)
@@ -42,7 +48,7 @@ def mend_features(contents: Contents, workshop: Workshop) -> None:
             features[name]["shape"] = list(found)
             lines.append(f"shape of {name} is {list(found)}, it was {list(feature.shape)}")
     for camera in contents.cameras:
-        if camera in contents.episodes.videos:
+        if camera in contents.episodes.videos and trusts_fps:
             _mend_camera(contents, camera, features[camera], lines, workshop)
     if lines:
         workshop.write_json(layout.INFO, info)

@@ -44,10 +44,14 @@ def mend_rows(contents: Contents, workshop: Workshop, tolerance_s: float) -> boo
     """
     changed: dict[str, int] = {}
     for number, name in enumerate(contents.episodes.files):
+        frames = int(contents.episodes.length[contents.positions_in[number]].sum())
         try:
-            rows = _rows(contents, number)
-            stored = read_scalars(contents.root / name, names.BOOKKEEPING)
             with open_parquet(contents.root / name) as file:
+                if file.metadata.num_rows != frames:
+                    found = f"{file.metadata.num_rows} rows, its episodes {frames} frames"
+                    raise DatasetError(f"it has {found}, so that no row can be numbered")
+                stored = read_scalars(contents.root / name, names.BOOKKEEPING)
+                rows = _rows(contents, number)
                 new = _mended(contents, rows, stored, file, tolerance_s, workshop)
                 if new:
                     _rewrite(file, name, new, workshop)
@@ -103,10 +107,6 @@ def _mended(
     if not new:
         return {}
     name = contents.episodes.files[rows.number]
-    if file.metadata.num_rows != len(rows.frame):
-        found = f"{file.metadata.num_rows} rows, its episodes {len(rows.frame)} frames"
-        workshop.give_up(f"{name}: it has {found}, so that no row can be numbered")
-        return {}
     confirmed = {names.FRAME_INDEX, names.EPISODE_INDEX} - set(new)
     if not confirmed and len(rows.positions) > 1:
         workshop.give_up(

@@ -37,6 +37,22 @@ _V2 = {
 
 def build(root: Path, version: str) -> Path:
     """Write a dataset of 3 episodes with every kind of feature, and return its folder."""
+    for name, content in _files(version).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+@functools.cache
+def _files(version: str) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        _write(root, version)
+        paths = (path for path in sorted(root.rglob("*")) if path.is_file())
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+def _write(root: Path, version: str) -> None:
     episodes = [columns(index) for index in range(len(LENGTHS))]
     info = {
         "codebase_version": version,
@@ -58,7 +74,6 @@ def build(root: Path, version: str) -> Path:
         _write_v3(root, episodes)
     else:
         _write_v2(root, episodes, version)
-    return root
 
 
 def features() -> dict:
