@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from leray.data.names import ACTION, DONE, REWARD
 from leray.errors import ConfigError
 
+_FARTHEST = 2**52
+"""Frames; positions must stay exact in 64 bits."""
+
 DeltaTimestamps = Mapping[str, Sequence[float]]
 """Per feature the times around a frame to take it at, in seconds; 0 is the frame itself."""
 
@@ -30,9 +33,11 @@ def frame_offsets(
         seconds = np.asarray(times, dtype=np.float64).reshape(-1)
         if not len(seconds):
             raise ConfigError(f"delta_timestamps of {name} is empty; give at least one time, as 0")
-        frames = np.round(seconds * fps)
-        error = np.abs(frames / fps - seconds)
-        if not np.isfinite(error).all() or error.max() > tolerance_s:
+        with np.errstate(invalid="ignore"):
+            frames = np.round(seconds * fps)
+            error = np.abs(frames / fps - seconds)
+        error[~(np.abs(frames) < _FARTHEST)] = np.inf
+        if error.max() > tolerance_s:
             worst = float(seconds[int(error.argmax())])
             raise ConfigError(
                 f"delta_timestamps of {name}: {worst} s is not a multiple of 1/{fps:g} s within "

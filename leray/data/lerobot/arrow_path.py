@@ -25,6 +25,14 @@ class ArrowFileSystem(ArrowFSWrapper):  # type: ignore[misc]
     def _strip_protocol(cls, path: str) -> str:
         return str(path).removeprefix(f"{PROTOCOL}://").rstrip("/")
 
+    def ls(self, path: str, detail: bool = False, **options: Any) -> list[Any]:  # noqa: FBT001, FBT002
+        """List a folder, under the name it was asked by; Arrow may drop a leading slash."""
+        entries = super().ls(path, detail=True, **options)
+        folder = self._strip_protocol(path)
+        for entry in entries:
+            entry["name"] = f"{folder}/{entry['name'].rpartition('/')[2]}"
+        return entries if detail else [entry["name"] for entry in entries]
+
     @classmethod
     def _parent(cls, path: str) -> str:
         return cls._strip_protocol(path).rpartition("/")[0]

@@ -52,6 +52,7 @@ def open_binary(path: Path) -> BinaryIO:
 
 def _remote(root: Any, filesystem: Any) -> Any:
     from upath import UPath
+    from upath.registry import available_implementations
 
     if filesystem is None:
         path = UPath(root)
@@ -60,13 +61,17 @@ def _remote(root: Any, filesystem: Any) -> Any:
         _ = path.fs  # says now whether the protocol's package is there
         return path
     import pyarrow.fs
+    from fsspec.implementations.local import LocalFileSystem
 
-    if isinstance(filesystem, pyarrow.fs.FileSystem):
-        if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
-            return Path(root)
-        from leray.data.lerobot.arrow_path import PROTOCOL, ArrowPath
+    if isinstance(filesystem, pyarrow.fs.LocalFileSystem | LocalFileSystem):
+        return Path(root)
+    if not isinstance(filesystem, pyarrow.fs.FileSystem):
+        protocol = filesystem.protocol
+        name = protocol if isinstance(protocol, str) else protocol[0]
+        if name in available_implementations() and not filesystem.storage_args:
+            return UPath(root, protocol=name, **filesystem.storage_options)
+        # One that an URL cannot tell, such as a folder of another: only the object itself will do.
+        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+    from leray.data.lerobot.arrow_path import PROTOCOL, ArrowPath
 
-        return ArrowPath(str(root), protocol=PROTOCOL, filesystem=filesystem)
-    protocol = filesystem.protocol
-    name = protocol if isinstance(protocol, str) else protocol[0]
-    return UPath(root, protocol=name, **filesystem.storage_options)
+    return ArrowPath(str(root), protocol=PROTOCOL, filesystem=filesystem)

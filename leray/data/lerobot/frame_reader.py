@@ -127,10 +127,11 @@ class FrameReader:
         starts = table.start_s[different]
         if starts.max() > video.timestamps[-1] + 0.5 / self._metadata.fps:
             row = different[int(starts.argmax())]
+            path = self._metadata.root / table.files[int(table.file[row])]
             raise DatasetError(
-                f"{self._metadata.root / table.files[int(table.file[row])]} ends at "
-                f"{video.timestamps[-1]:.3f} s, before episode {self._metadata.episodes.index[row]} "
-                f"at {starts.max():.3f} s: copy the video again, or see `leray dataset check`"
+                f"{path} ends at {video.timestamps[-1]:.3f} s, before the start of episode "
+                f"{self._metadata.episodes.index[row]} at {starts.max():.3f} s: copy the video "
+                "again, or see `leray dataset check`"
             )
         first = np.array([video.frame_at(start) for start in starts.tolist()])
         numbers: NDArray[np.int64] = first[which] + offset

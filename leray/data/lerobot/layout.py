@@ -73,7 +73,8 @@ class PathTemplate:
 
     def _check_inside(self, path: str) -> None:
         parts = PurePosixPath(path)
-        if not path or "\0" in path or parts.is_absolute() or ".." in parts.parts:
+        leaves = parts.is_absolute() or ".." in parts.parts or "://" in path
+        if not path or "\0" in path or leaves:
             raise self._error(f"path {path!r} leaves the dataset's folder")
         try:
             longest = max((len(part.encode()) for part in parts.parts), default=0)

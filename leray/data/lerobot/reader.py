@@ -274,11 +274,11 @@ class DatasetReader:
                 f"{self.root} has no camera {camera!r}; there are: "
                 f"{', '.join(self.cameras) or 'none'}"
             )
-        shape = self.features[camera].shape
-        if len(shape) != 3:
+        feature = self.features[camera]
+        if len(feature.shape) != 3 or feature.image_shape[2] not in (1, 3, 4):
             raise DatasetError(
-                f"{self.root}: camera {camera!r} declares shape {list(shape)}, pictures have three "
-                "axes; correct meta/info.json"
+                f"{self.root}: camera {camera!r} declares shape {list(feature.shape)}, pictures "
+                "have three axes, and 1, 3 or 4 channels; correct meta/info.json"
             )
 
     def _readable(self, keys: Sequence[str] | None) -> Features:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 
+from leray.data.lerobot.folder import is_local
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.stream.arrays import ingest
 from leray.data.stream.image_cache import ingest_images
@@ -98,10 +100,9 @@ def _fingerprint(reader: DatasetReader, keys: Sequence[str]) -> str:
     for number in np.unique(episodes.file[rows]).tolist():
         path = reader.root / episodes.files[number]
         try:
-            status = path.stat()
+            files.append([episodes.files[number], _state(path)])
         except OSError as error:
             raise DatasetError(f"{path} cannot be read: {error}; copy the dataset again") from error
-        files.append([episodes.files[number], status.st_size, status.st_mtime])
     described = {
         "root": str(reader.root.absolute() if isinstance(reader.root, Path) else reader.root),
         "info": reader.metadata.info,
@@ -112,6 +113,14 @@ def _fingerprint(reader: DatasetReader, keys: Sequence[str]) -> str:
         "keys": list(keys),
     }
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
+
+
+def _state(path: Any) -> list[Any]:
+    """Return what changes when a file does."""
+    if is_local(path):
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns]
+    return [path.fs.ukey(path.path)]  # not every filesystem tells a time
 
 
 def _remove_unused(folder: Path) -> None:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from threading import local
+from threading import Lock, local
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +61,12 @@ def slices(chunk: Batch, batch_size: int, skipped: int = 0) -> Iterator[Batch]:
 def _ahead(mixture: Mixture, plan: Plan, first: int, step: int, threads: int) -> Iterator[Batch]:
     """Gather chunks in order, several at a time, each thread with datasets of its own."""
     packed = pickle.dumps(mixture)
-    own = local()
+    own, opening = local(), Lock()
 
     def gather(samples: NDArray[np.int64]) -> Batch:
         if not hasattr(own, "mixture"):
-            own.mixture = pickle.loads(packed)
+            with opening:  # the first one may have to make the cache
+                own.mixture = pickle.loads(packed)
         batch: Batch = own.mixture.gather(samples)
         return batch
 

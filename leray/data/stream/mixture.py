@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 
 from leray.data import names, statistics
 from leray.data.features import Features, check_compatible
-from leray.data.stream.samples import Batch, Samples
+from leray.data.stream.samples import DATASET_INDEX, Batch, Samples
 from leray.errors import ConfigError, DatasetError
-
-DATASET_INDEX = "dataset_index"
-"""Which dataset of a mix a sample is from."""
 
 
 class Mixture:

@@ -29,8 +29,8 @@ from leray.data.stream.plan import Plan
 from leray.data.stream.samples import Batch
 from leray.errors import LerayError
 
-CHUNK = "chunk"
-"""Column with the chunk number of each row."""
+CHUNK = "/chunk"
+"""Column with the chunk number of each row; no feature can have this name."""
 
 MAX_CHUNKS = 1024
 """Chunks of one execution of the pipeline; the next one is started when they are used up. Each is a

@@ -19,6 +19,9 @@ from leray.errors import DatasetError
 
 Batch = dict[str, NDArray[Any]]
 
+DATASET_INDEX = "dataset_index"
+"""Which dataset of a mix a sample is from."""
+
 _ALWAYS = (names.TIMESTAMP, names.FRAME_INDEX, names.EPISODE_INDEX, names.TASK_INDEX)
 _SHARE = 4
 """Arrays are memory-mapped while they take at most a fourth of the memory limit."""
@@ -71,6 +74,12 @@ class Samples:
             raise DatasetError(
                 f"{reader.root}: delta_timestamps asks for {unknown[0]!r}; "
                 f"there are: {', '.join(self.features)}"
+            )
+        own = {*names.BOOKKEEPING, DATASET_INDEX, *(k + names.PAD_SUFFIX for k in self._offsets)}
+        if taken := [key for key in self.features if key in own]:
+            raise DatasetError(
+                f"{reader.root}: the name {taken[0]!r} is taken by the stream's own; give the "
+                "feature another one with SampleSpec.rename"
             )
         self._memory_limit_bytes = memory_limit_bytes
         self._arrays = self._load()

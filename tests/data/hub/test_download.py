@@ -219,7 +219,8 @@ def test_a_killed_download_is_completed_by_the_next(hub, v30, tmp_path, contents
     hub.stall.add(video)
     root = tmp_path / "pulled"
     code = f"from leray.data.hub.download import resolve; resolve({REPO!r}, root={str(root)!r})"
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+    settings = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, **settings}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
         assert hub.stalled.wait(60)
         process.send_signal(signal.SIGKILL)

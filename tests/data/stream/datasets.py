@@ -78,7 +78,9 @@ def picture(number: int) -> np.ndarray:
 
 def numbers(pictures: np.ndarray) -> np.ndarray:
     """Read the numbers of pictures [..., height, width, 3]."""
-    blocks = pictures.reshape(*pictures.shape[:-3], HEIGHT // BLOCK, BLOCK, WIDTH // BLOCK, BLOCK, 3)
+    blocks = pictures.reshape(
+        *pictures.shape[:-3], HEIGHT // BLOCK, BLOCK, WIDTH // BLOCK, BLOCK, 3
+    )
     light = blocks.mean(axis=(-4, -2, -1)) > 130
     return (light.reshape(*pictures.shape[:-3], 24) << np.arange(24)).sum(axis=-1)
 
@@ -128,7 +130,9 @@ def make(
         _write_meta_v2(made)
     for number, group in enumerate(groups):
         path = root / f"data/chunk-000/{'file' if version == 'v3.0' else 'episode'}"
-        path = path.with_name(f"{path.name}{f'-{number:03d}' if version == 'v3.0' else f'_{number:06d}'}")
+        path = path.with_name(
+            f"{path.name}{f'-{number:03d}' if version == 'v3.0' else f'_{number:06d}'}"
+        )
         _write_data(path.with_suffix(".parquet"), made, cameras, group, row_group)
     for name, camera in cameras.items():
         if camera.kind == "video":
@@ -221,7 +225,9 @@ def _write_info(made: Made, version: str, cameras: dict[str, Camera]) -> None:
         "chunks_size": 1000,
         "fps": made.fps,
         "splits": {"train": f"0:{len(made.lengths)}"},
-        "data_path": f"data/{chunk}/{file}.parquet" if v3 else f"data/{old_chunk}/{old_file}.parquet",
+        "data_path": f"data/{chunk}/{file}.parquet"
+        if v3
+        else f"data/{old_chunk}/{old_file}.parquet",
         "video_path": f"videos/{{video_key}}/{chunk}/{file}.mp4"
         if v3
         else f"videos/{old_chunk}/{{video_key}}/{old_file}.mp4",
@@ -262,7 +268,9 @@ def _write_meta_v3(made: Made, cameras: dict[str, Camera], groups: list[list[int
         spans = [np.concatenate([[0], np.cumsum([made.lengths[e] for e in g])]) for g in files]
         table |= {
             f"videos/{name}/chunk_index": np.zeros(episodes, np.int64),
-            f"videos/{name}/file_index": np.concatenate([[n] * len(g) for n, g in enumerate(files)]),
+            f"videos/{name}/file_index": np.concatenate(
+                [[n] * len(g) for n, g in enumerate(files)]
+            ),
             f"videos/{name}/from_timestamp": np.concatenate([s[:-1] for s in spans]) / made.fps,
             f"videos/{name}/to_timestamp": np.concatenate([s[1:] for s in spans]) / made.fps,
         }

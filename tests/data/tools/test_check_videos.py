@@ -102,6 +102,21 @@ def test_missing_info_is_noted_and_old_info_is_understood(v30, v21):
     assert {f[3] for f in found(v21)} == {"video.codec is h264, declared is 'av1'"}
 
 
+def test_depth_maps_are_not_called_damaged(v30):
+    with av.open(str(v30 / MP4), "w") as container:
+        quiet = {"x265-params": "log-level=none"}
+        stream = container.add_stream("libx265", rate=10, options=quiet)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "gray12le"
+        for _ in range(40):
+            picture = np.zeros((64, 64), np.uint16)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray12le")))
+        container.mux(stream.encode())
+    assert [f[:2] for f in found(v30) if f[0] == "error"] == [("error", "video")]
+    edit_video(v30, info={"is_depth_map": True})
+    (note,) = [f for f in found(v30) if f[1] == "video"]
+    assert (note[0], "was not looked at: " in note[3]) == ("note", True)
+
+
 def test_too_few_and_too_many_frames(v30):
     (v30 / MP4).write_bytes(samples.film((0, 1)))
     messages = [f[3] for f in found(v30) if f[0] == "error"]

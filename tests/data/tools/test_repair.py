@@ -462,7 +462,7 @@ def test_orphans_never_replace_each_other(v30):
         (v30 / "data/chunk-000/file-007.parquet").write_bytes(content)
         repair(v30)
     names = sorted(path.name for path in (v30 / "data/chunk-000").glob("file-007*"))
-    assert names == [f"file-007.parquet.orphan{end}" for end in ("", "-2", "-3")]
+    assert names == [f"file-007.parquet{end}.orphan" for end in (".2", ".3", "")]
 
 
 def test_several_repairs_keep_all_versions(v30):

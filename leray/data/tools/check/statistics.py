@@ -137,7 +137,7 @@ def entry_problems(
     }
     yield from _order(sound)
     if feature.is_visual:
-        yield from _picture_problems(sound)
+        yield from _picture_problems(sound, is_depth=shape[0] == 1)
     elif moments is not None:
         yield from _differences(sound, moments)
         if shares is not None:
@@ -169,9 +169,11 @@ def _order(entry: dict[str, Floats]) -> Iterator[Problem]:
         yield "error", f"count is {entry['count'][0]:g}"
 
 
-def _picture_problems(entry: dict[str, Floats]) -> Iterator[Problem]:
+def _picture_problems(entry: dict[str, Floats], *, is_depth: bool) -> Iterator[Problem]:
     for key, value in entry.items():
-        if key != "count" and not ((value >= -1e-6) & (value <= 1 + 1e-6)).all():
+        if is_depth or key == "count":  # depth is stored in its own unit
+            continue
+        if not ((value >= -1e-6) & (value <= 1 + 1e-6)).all():
             yield "error", f"{key} is {value.tolist()}; levels of pictures lie in [0, 1]"
             return
     if "std" in entry and not is_std_possible(dict(entry)):

@@ -95,7 +95,11 @@ def _check_file(
             if depth == "full":
                 _decode(video, where, findings)
     except DatasetError as error:
-        findings.error("video", str(error), **where)
+        stated = declared_info(contents.info, camera) or {}
+        if stated.get("video.is_depth_map") is True or stated.get("is_depth_map") is True:
+            findings.note("video", f"was not looked at: {error}", **where)
+        else:
+            findings.error("video", str(error), **where)
 
 
 def _check_declaration(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leray.data.features import Feature
 from leray.data.image_statistics import ImageStatistics, sampled_frames
 from leray.data.lerobot import layout
 from leray.data.lerobot.reader import DatasetReader
@@ -63,9 +64,14 @@ def unsound_cameras(reader: DatasetReader) -> list[str]:
     return [
         camera
         for camera in reader.cameras
-        if len(reader.features[camera].shape) == 3
+        if is_picture(reader.features[camera])
         and any(_is_unsound(entries, reader, camera) for entries in stored)
     ]
+
+
+def is_picture(feature: Feature) -> bool:
+    """Tell whether a camera declares a shape that pictures can have."""
+    return len(feature.shape) == 3 and feature.image_shape[2] in (1, 3, 4)
 
 
 def _is_unsound(entries: Statistics, reader: DatasetReader, camera: str) -> bool:

@@ -74,7 +74,7 @@ class Workshop:
         number = 1
         while target.exists():
             number += 1
-            target = path.with_name(f"{path.name}{ORPHAN_SUFFIX}-{number}")
+            target = path.with_name(f"{path.name}.{number}{ORPHAN_SUFFIX}")
         path.rename(target)
         fsync_directory(path.parent)
 
