@@ -190,7 +190,7 @@ def start_ray(stream: DatasetStream) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        object_store_memory=2 * (memory.queue + WORKERS * memory.chunk),
+        object_store_memory=2 * memory.store,
         _system_config={"metrics_report_interval_ms": 60_000},
     )
 

@@ -63,27 +63,43 @@ class FrameReader:
             DatasetError: a file is missing or damaged, has too few frames, shows other sizes than
                 declared, or breaks the tolerance.
         """
-        feature = self._metadata.features[camera]
-        out = self._allocate(camera, len(frames))
         episode = np.searchsorted(self._ends, frames, side="right")
         position = self._selected[episode]
         offset = frames - self._ends[episode] + self._metadata.episodes.length[position]
-        if feature.dtype == "video":
-            table = self._metadata.episodes.videos[camera]
-            for number, here in _groups(table.file[position]):
-                path = self._metadata.root / table.files[number]
-                video = self._open(path)
-                wanted = self._numbers(video, table, position[here], offset[here])
-                if tolerance_s is not None:
-                    self._check_times(path, video, table, position[here], offset[here], tolerance_s)
-                _check_size(path, (video.height, video.width, 3), feature, camera)
-                out[here] = video.read(wanted)
-            return out
+        if self._metadata.features[camera].dtype == "video":
+            return self._read_videos(camera, position, offset, tolerance_s)
+        out = self._allocate(camera, len(frames))
         for number, here in _groups(self._metadata.episodes.file[position]):
             path = self._metadata.root / self._metadata.episodes.files[number]
             rows = self._metadata.episodes.start[position[here]] + offset[here]
             for row, picture in self._pictures(path, camera, np.unique(rows)):
                 out[here[rows == row]] = picture
+        return out
+
+    def _read_videos(
+        self,
+        camera: str,
+        position: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        tolerance_s: float | None,
+    ) -> NDArray[np.uint8]:
+        table = self._metadata.episodes.videos[camera]
+        groups = list(_groups(table.file[position]))
+        out = self._allocate(camera, len(position)) if len(groups) != 1 else None
+        for number, here in groups:
+            path = self._metadata.root / table.files[number]
+            video = self._open(path)
+            episodes, frames = (position, offset) if out is None else (position[here], offset[here])
+            wanted = self._numbers(video, table, episodes, frames)
+            if tolerance_s is not None:
+                self._check_times(path, video, table, episodes, frames, tolerance_s)
+            size = (video.height, video.width, 3)
+            _check_size(path, size, self._metadata.features[camera], camera)
+            pictures = video.read(wanted)
+            if out is None:  # from one file: no copy
+                return pictures
+            out[here] = pictures
+        assert out is not None
         return out
 
     def gop(self, camera: str) -> int:

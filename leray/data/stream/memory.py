@@ -9,8 +9,10 @@ _PROCESS_MB = 320
 """A worker or a consumer with its libraries and open decoders, before any frame."""
 _RAY_MB = 640
 """Ray's own processes on one machine."""
-_COPIES = 3
-"""Chunks that a worker holds at once: decoded pictures, the table made of them, and slack."""
+_COPIES = 2
+"""Chunks that a worker holds of its own: the one it decodes, and slack."""
+_WAITING = 2
+"""Finished chunks for each worker, and the consumer, that Ray's object store must hold at least."""
 _LEAST_CHUNK_MB = 4
 _DEFAULT_MB = 1024
 """Of each worker, and of the rest, where no limit is given."""
@@ -20,10 +22,8 @@ _DEFAULT_MB = 1024
 class MemoryPlan:
     """What each part of a stream may hold, in bytes."""
 
-    chunk: int
-    """Of one chunk."""
-    queue: int
-    """Of finished chunks in Ray's object store."""
+    store: int
+    """Of chunks in Ray's object store."""
     arrays: int
     """Of memory-mapped columns in all."""
 
@@ -39,17 +39,14 @@ def share_memory(limit_mb: int | None, workers: int, chunk_bytes: int = 0) -> Me
     Raises:
         ConfigError: it does not hold the processes and their chunks.
     """
-    fixed = _RAY_MB + _PROCESS_MB * (workers + 1)
-    slots = _COPIES * workers + 4
-    needed_mb = max(-(-chunk_bytes // _MB), _LEAST_CHUNK_MB)
-    least = fixed - (-4 * slots * needed_mb // 3)  # a fourth of what is free goes to the arrays
+    chunk_mb = max(-(-chunk_bytes // _MB), _LEAST_CHUNK_MB)
+    fixed = _RAY_MB + _PROCESS_MB * (workers + 1) + _COPIES * workers * chunk_mb
+    least = fixed - (-8 * _WAITING * (workers + 1) * chunk_mb // 7)  # an eighth is the arrays'
     limit = max(_DEFAULT_MB * (workers + 1), least) if limit_mb is None else limit_mb
     if limit < least:
         raise ConfigError(
-            f"memory_limit_mb={limit}: {workers} workers with chunks of {needed_mb} MiB need at "
+            f"memory_limit_mb={limit}: {workers} workers with chunks of {chunk_mb} MiB need at "
             f"least {least}; raise it, or use fewer workers, a lower chunk_mb or smaller batches"
         )
-    free = limit - fixed
-    arrays = free // 4
-    chunk = (free - arrays) // slots
-    return MemoryPlan(chunk=chunk * _MB, queue=2 * chunk * _MB, arrays=arrays * _MB)
+    arrays = (limit - fixed) // 8
+    return MemoryPlan(store=(limit - fixed - arrays) * _MB, arrays=arrays * _MB)

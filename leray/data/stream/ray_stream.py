@@ -116,10 +116,11 @@ class RayStream:
         options = context.execution_options
         options.preserve_order = True
         options.resource_limits = options.resource_limits.copy(
-            object_store_memory=self._memory.queue + self._memory.chunk * self._workers
+            object_store_memory=self._memory.store
         )
-        # A chunk must stay one block; twice its size is never reached, and Ray plans with it.
-        context.target_max_block_size = 2 * max(self._plan.chunk_bytes, _LEAST_BLOCK)
+        # A chunk stays one block, since Ray splits only what is half as large again; this is also
+        # what Ray expects each task to put out.
+        context.target_max_block_size = max(self._plan.chunk_bytes, _LEAST_BLOCK)
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of the missing bars

@@ -110,10 +110,10 @@ class DatasetStream:
         Raises:
             ConfigError: the stream has no workers.
         """
-        from leray.data.stream.ray_stream import RayStream
-
         if self.memory is None:
             raise ConfigError("this stream has workers=0; give at least 1 to go through Ray Data")
+        from leray.data.stream.ray_stream import RayStream
+
         return RayStream(self.mixture, self.plan, workers=self.workers, memory=self.memory)
 
 

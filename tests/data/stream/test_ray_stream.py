@@ -1,0 +1,173 @@
+"""Batches through Ray Data: the same as in this process, for one learner or several, kill or not."""
+
+import itertools
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from leray.data.lerobot.reader import DatasetReader
+from leray.data.stream import ray_stream
+from leray.data.stream.plan import StreamConfig
+from leray.data.stream.ray_stream import read_shard
+from leray.data.stream.samples import SampleSpec
+from leray.data.stream.stream import DatasetStream
+from leray.errors import DatasetError
+from tests.data.stream import datasets
+from tests.data.stream.datasets import FRONT, Camera
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+BATCH = 4
+
+
+@pytest.fixture(autouse=True)
+def few_chunks(monkeypatch):
+    """Pipelines of a few chunks, which start sooner."""
+    monkeypatch.setattr(ray_stream, "MAX_CHUNKS", 8)
+
+
+def stream(made, workers: int = 2, **values) -> DatasetStream:
+    config = StreamConfig(batch_size=BATCH, seed=7, chunk_mb=1, memory_limit_mb=2048, **values)
+    spec = SampleSpec(delta_timestamps={"action": [-0.1, 0.0, 0.1], FRONT: [0.0, 0.1]})
+    return DatasetStream([DatasetReader.open(made.root)], spec, config, workers=workers)
+
+
+def take(batches, count: int) -> list[dict]:
+    return list(itertools.islice(batches, count))
+
+
+@pytest.fixture(scope="module")
+def expected(filmed) -> list[dict]:
+    """What this process gives."""
+    return take(stream(filmed, workers=0).batches(), 400)
+
+
+def test_batches_are_those_of_this_process_from_any_on(filmed, expected, same):
+    """Also where one pipeline ends and the next begins: after 8 chunks of 18 batches."""
+    made = stream(filmed)
+    assert made.plan.chunk_batches == 18
+    start = 18 * 5 + 11
+    batches = made.batches(start=start)
+    for number in range(start, start + 18 * 4):
+        same(next(batches), expected[number])
+    batches.close()
+
+
+def test_a_learner_may_have_a_pipeline_of_its_own(filmed, same):
+    made = stream(filmed)
+    batches = made.ray().batches(start=20, rank=1, learners=2, torch=True)
+    local = stream(filmed, workers=0).batches(start=20, rank=1, learners=2)
+    for _ in range(30):
+        left, right = next(batches), next(local)
+        assert left.keys() == right.keys()
+        assert left[FRONT].shape == (BATCH, 2, datasets.HEIGHT, datasets.WIDTH, 3)
+        same({key: value.numpy() for key, value in left.items()}, right)
+    batches.close()
+    local.close()
+
+
+def test_learners_share_a_pipeline(filmed, same):
+    """One of them twice as fast as the other, resumed in the middle of a chunk."""
+    made = stream(filmed)
+    start, count = 18 + 5, 60
+    shards = made.ray().split(2, start=start, count=count)
+    found: dict[int, list[dict]] = {}
+
+    def learn(rank: int) -> None:
+        shard = read_shard(shards[rank], made.plan, start=start, rank=rank, learners=2)
+        found[rank] = []
+        for batch in shard:
+            found[rank].append(batch)
+            time.sleep(0.002 * rank)
+
+    learners = [threading.Thread(target=learn, args=[rank]) for rank in range(2)]
+    for learner in learners:
+        learner.start()
+    for learner in learners:
+        learner.join(timeout=120)
+    for rank in range(2):
+        local = stream(filmed, workers=0).batches(start=start, rank=rank, learners=2)
+        assert len(found[rank]) == 18 * 4 - 5  # whole chunks, the first one from its sixth batch
+        for batch in found[rank]:
+            same(batch, next(local))
+        local.close()
+
+
+def test_learners_in_processes_of_their_own_complete_the_epoch(filmed):
+    made = stream(filmed)
+    per_chunk = made.plan.chunk_batches
+
+    @ray.remote(num_cpus=0)
+    def learn(shard, plan, rank: int) -> np.ndarray:
+        from leray.data.stream.ray_stream import read_shard
+
+        batches = read_shard(shard, plan, rank=rank, learners=2)
+        return np.concatenate([batch["index"] for batch in batches])
+
+    shards = made.ray().split(2, count=3 * per_chunk)
+    tasks = [learn.remote(shard, made.plan, rank) for rank, shard in enumerate(shards)]
+    frames = ray.get(tasks, timeout=120)
+    for rank in range(2):
+        chunks = [made.plan.chunk(number) for number in range(rank, 6, 2)]
+        np.testing.assert_array_equal(frames[rank], np.concatenate(chunks))
+    counts = np.bincount(np.concatenate(frames), minlength=95)
+    assert counts.max() - counts.min() <= 1
+    assert counts.sum() == 6 * per_chunk * BATCH
+
+
+def test_an_error_of_a_worker_is_one_dataset_error(tmp_path):
+    cameras = {FRONT: Camera(files=(1, 1))}
+    made = datasets.make(tmp_path / "dataset", lengths=(30, 30), cameras=cameras)
+    broken = stream(made, shuffle=False)
+    path = made.root / f"videos/{FRONT}/chunk-000/file-001.mp4"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    batches = broken.batches()
+    with pytest.raises(DatasetError, match=r"file-001\.mp4 is cut off") as caught:
+        take(batches, 100)
+    assert "\n" not in str(caught.value)
+
+
+def processes_called(name: str) -> list[int]:
+    """The processes of this process's Ray cluster with some title."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes().decode(errors="replace")
+            pid = int(folder.name)
+            if title.startswith(name) and os.getpid() in ancestors(pid):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    line = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        line.append(pid)
+    return line
+
+
+def test_a_killed_worker_is_replaced_and_the_stream_goes_on(filmed, expected, same):
+    batches = stream(filmed).batches()
+    for number in range(5):
+        same(next(batches), expected[number])
+    workers = processes_called("ray::MapWorker")
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    for number in range(5, 18 * 7):
+        same(next(batches), expected[number])
+    started = time.monotonic()
+    batches.close()
+    assert time.monotonic() - started < 10
+    deadline = time.monotonic() + 20
+    while processes_called("ray::MapWorker"):
+        assert time.monotonic() < deadline, "workers outlive the stream"
+        time.sleep(0.1)
