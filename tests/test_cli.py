@@ -60,7 +60,7 @@ def test_a_dataset_command_has_two_words_and_its_result_is_the_exit_code(
     listed = capsys.readouterr().out
     assert "dataset viz" in listed
     assert "train" not in listed.split("Train robot policies")[1]
-    assert cli.main(["dataset", "chek"]) == 2
+    assert cli.main(["dataset", "checks"]) == 2
     assert "did you mean dataset check?" in capsys.readouterr().err
 
 

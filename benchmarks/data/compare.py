@@ -105,7 +105,7 @@ def main() -> None:
             for run in runs:
                 execute(run, arguments, table, number)
         write(measure, table, arguments)
-    summary.show(arguments.results)
+    summary.show(arguments.results, arguments.only)
 
 
 def windows(arguments) -> Iterator[Run]:

@@ -14,20 +14,18 @@ Values = dict[tuple[str, str], float]
 
 def main() -> None:
     """Print the summary of a folder."""
-    show(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent / "results")
+    results = Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent / "results"
+    show(results, [name for name in LINES if (results / f"{name}.csv").exists()])
 
 
-def show(results: Path) -> None:
-    """Print one line per aim of every table that is there."""
-    for measure, lines in LINES.items():
-        path = results / f"{measure}.csv"
-        if not path.exists():
-            continue
-        with path.open() as file:
+def show(results: Path, measures: list[str]) -> None:
+    """Print what the tables of some measures say."""
+    for measure in measures:
+        with (results / f"{measure}.csv").open() as file:
             values = {(r["case"], r["what"]): float(r["median"]) for r in csv.DictReader(file)}
         sizes = json.loads((results / f"{measure}_versions.json").read_text())["sizes"]
         print(f"\n{measure}")
-        for line in lines(values, sizes):
+        for line in LINES[measure](values, sizes):
             print(f"  {line}")
 
 

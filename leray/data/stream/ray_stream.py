@@ -7,6 +7,7 @@ order of the plan whatever actor was faster.
 
 import atexit
 import logging
+import pickle
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-import ray.exceptions
 from numpy.typing import NDArray
 from ray._private import auto_init_hook
 from ray.data import DataIterator, Dataset
@@ -27,10 +27,12 @@ from leray.data.stream.memory import MemoryPlan
 from leray.data.stream.mixture import Mixture
 from leray.data.stream.plan import Plan
 from leray.data.stream.samples import Batch
-from leray.errors import LerayError
+from leray.errors import DatasetError, LerayError
 
 CHUNK = "/chunk"
 """Column with the chunk number of each row; no feature can have this name."""
+ERROR = "/error"
+"""Column of a block that holds the text of an error instead, as bytes."""
 
 MAX_CHUNKS = 1024
 """Chunks of one execution of the pipeline; the next one is started when they are used up. Each is a
@@ -52,7 +54,7 @@ class RayStream:
 
     def __init__(self, mixture: Mixture, plan: Plan, *, workers: int, memory: MemoryPlan) -> None:
         self._plan, self._workers, self._memory = plan, workers, memory
-        self._mixture = ray.put(mixture)
+        self._packed = ray.put(pickle.dumps(mixture))
 
     def batches(
         self, *, start: int = 0, rank: int = 0, learners: int = 1, torch: bool = False
@@ -102,7 +104,7 @@ class RayStream:
             numbers = [pa.table({CHUNK: [number]}) for number in chunks]
             return ray.data.from_arrow(numbers).map_batches(
                 _Gatherer,
-                fn_constructor_args=(self._mixture, self._plan),
+                fn_constructor_args=(self._packed, self._plan),
                 batch_size=None,
                 batch_format="numpy",
                 compute=ray.data.ActorPoolStrategy(
@@ -164,8 +166,10 @@ def _checked(
     blocks: Generator[Batch, None, None], plan: Plan, start: int, rank: int, learners: int
 ) -> Generator[Batch, None, None]:
     expected, skipped = plan.place(start, rank, learners)
-    with _dataset_errors(), _running(blocks):
+    with _running(blocks):
         for block in blocks:
+            if ERROR in block:
+                raise DatasetError(bytes(block[ERROR][0].tolist()).decode())
             found = int(block.pop(CHUNK)[0])
             if found != expected:
                 raise RuntimeError(f"learner {rank} was given chunk {found}, not {expected}")
@@ -174,16 +178,23 @@ def _checked(
 
 
 class _Gatherer:
-    """Runs in the pool's actors."""
+    """Runs in the pool's actors. What is wrong with a dataset travels as a block of its own."""
 
-    def __init__(self, mixture: Any, plan: Plan) -> None:
-        self._mixture: Mixture = ray.get(mixture)
-        self._plan = plan
+    def __init__(self, packed: Any, plan: Plan) -> None:
+        self._packed, self._plan = packed, plan
+        self._mixture: Mixture | None = None
 
     def __call__(self, rows: dict[str, NDArray[np.int64]]) -> Batch:
         number = int(rows[CHUNK][0])
         samples = self._plan.chunk(number)
-        return self._mixture.gather(samples) | {CHUNK: np.full(len(samples), number)}
+        try:
+            if self._mixture is None:
+                self._mixture = pickle.loads(ray.get(self._packed))
+            batch = self._mixture.gather(samples)
+        except LerayError as error:
+            text = np.frombuffer(str(error).encode(), np.uint8)
+            return {CHUNK: np.array([number]), ERROR: text[None].copy()}
+        return batch | {CHUNK: np.full(len(samples), number)}
 
 
 _open: WeakSet[Generator[Batch, None, None]] = WeakSet()
@@ -219,18 +230,3 @@ def _running(blocks: Generator[Batch, None, None]) -> Iterator[None]:
                 raise
         _pipelines -= 1
         auto_init_hook.enable_auto_connect = _AUTO_CONNECT and _pipelines == 0
-
-
-@contextmanager
-def _dataset_errors() -> Iterator[None]:
-    """Raise an error of a worker as what it is, without Ray's traceback around it."""
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, LerayError):
-                raise type(cause)(str(cause.args[0])) from error
-            inner = getattr(cause, "cause", None)
-            cause = inner if inner is not cause and inner is not None else cause.__cause__
-        raise

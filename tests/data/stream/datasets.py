@@ -6,6 +6,8 @@ Every picture carries its number in black and white blocks, so that a wrong fram
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,8 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-
-os.environ.setdefault("SVT_LOG", "1")  # errors only
 
 HEIGHT, WIDTH, BLOCK = 32, 48, 8
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
@@ -129,11 +129,9 @@ def make(
         groups = [[episode] for episode in range(len(lengths))]
         _write_meta_v2(made)
     for number, group in enumerate(groups):
-        path = root / f"data/chunk-000/{'file' if version == 'v3.0' else 'episode'}"
-        path = path.with_name(
-            f"{path.name}{f'-{number:03d}' if version == 'v3.0' else f'_{number:06d}'}"
-        )
-        _write_data(path.with_suffix(".parquet"), made, cameras, group, row_group)
+        name = f"file-{number:03d}" if version == "v3.0" else f"episode_{number:06d}"
+        path = root / f"data/chunk-000/{name}.parquet"
+        _write_data(path, made, cameras, group, row_group)
     for name, camera in cameras.items():
         if camera.kind == "video":
             _write_videos(made, version, name, camera)
@@ -143,6 +141,22 @@ def make(
 def film(path: Path, shown: list[int], fps: int, camera: Camera, size=(HEIGHT, WIDTH)) -> None:
     """Encode the pictures of some numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _svt_silent():
+        _film(path, shown, fps, camera, size)
+
+
+@contextmanager
+def _svt_silent() -> Iterator[None]:
+    """Have libsvtav1 report fatal errors only; its setting must not reach other tests."""
+    before = os.environ.get("SVT_LOG")
+    os.environ["SVT_LOG"] = "0"
+    yield
+    del os.environ["SVT_LOG"]
+    if before is not None:
+        os.environ["SVT_LOG"] = before
+
+
+def _film(path: Path, shown: list[int], fps: int, camera: Camera, size) -> None:
     rng = np.random.default_rng(len(shown))
     with av.open(str(path), "w") as container:
         stream = container.add_stream(camera.codec, rate=Fraction(fps), options=camera.options)

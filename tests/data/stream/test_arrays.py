@@ -127,6 +127,7 @@ def test_files_are_closed_with_their_columns(ingested):
     def opened():
         return len(os.listdir("/proc/self/fd"))
 
+    gc.collect()
     before = opened()
     found = open_arrays(ingested, mapped=False)
     assert opened() == before + len(found.columns)

@@ -39,18 +39,17 @@ with open(sys.argv[3], "w") as journal:
     for batch in batches:
         print(*batch["index"].tolist(), file=journal, flush=True)
 """
-END = """
-def open_and_use():
-    batches = open_stream().batches()
-    next(batches)
-    return batches
-
-left_open = open_and_use()
-ray.shutdown()  # under its feet
-print("shut down", ray.is_initialized(), flush=True)
-also_open = open_and_use()
-print("at the end", flush=True)
+LEAVE_OPEN = """
+batches = open_stream().batches()
+next(batches)
+print("used", flush=True)
 """
+SHUT_DOWN = (
+    LEAVE_OPEN
+    + """
+ray.shutdown()  # under the feet of the pipeline
+"""
+)
 
 
 def started(code: str, *arguments: object) -> subprocess.Popen:
@@ -80,20 +79,18 @@ def test_a_killed_consumer_goes_on_with_exactly_what_was_left(filmed, tmp_path):
     resumed = DatasetStream(readers, SampleSpec(), config).batches(start=len(used))
     left = [batch["index"].tolist() for batch in itertools.islice(resumed, 40)]
     resumed.close()
-    whole = DatasetStream(readers, SampleSpec(keys=["action"]), config)  # decodes nothing
     plan = DatasetStream(readers, SampleSpec(), config).plan
     assert used + left == [plan.batch(number).tolist() for number in range(len(used) + 40)]
-    assert whole.plan.batch_size == 4
 
 
-def test_a_process_ends_in_seconds_whatever_is_left_open(filmed):
-    """An open pipeline must neither hang `ray.shutdown` or the exit, nor start Ray anew."""
-    process = started(END, filmed.root)
-    lines = [process.stdout.readline() for _ in range(2)]
+@pytest.mark.parametrize("code", [LEAVE_OPEN, SHUT_DOWN], ids=["left open", "shut down"])
+def test_a_process_ends_in_seconds_with_a_pipeline_open(filmed, code):
+    """Ray Data's thread must not start Ray anew, which would hang the exit."""
+    process = started(code, filmed.root)
+    assert process.stdout.readline() == "used\n"
     ended = time.monotonic()
     _, errors = process.communicate(timeout=60)
-    assert lines == ["shut down False\n", "at the end\n"], errors
-    assert time.monotonic() - ended < 15
+    assert time.monotonic() - ended < 30
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert "Started a local Ray instance" not in errors

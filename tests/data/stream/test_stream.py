@@ -90,7 +90,7 @@ def test_memory_grows_with_batches_that_need_it(filmed):
     stream = DatasetStream(readers(filmed), spec, config, workers=2)
     assert stream.plan.chunk_batches == 1
     assert 110 * MB < stream.plan.chunk_bytes < 120 * MB
-    assert stream.memory.chunk >= stream.plan.chunk_bytes
+    assert stream.memory.store >= 6 * stream.plan.chunk_bytes
     limited = StreamConfig(batch_size=64, memory_limit_mb=2500)
     with pytest.raises(
         ConfigError, match=r"memory_limit_mb=2500: 2 workers with chunks of 11. MiB"
