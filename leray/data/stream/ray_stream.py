@@ -199,8 +199,8 @@ class _Gatherer:
 
 _open: WeakSet[Generator[Batch, None, None]] = WeakSet()
 _AUTO_CONNECT = auto_init_hook.enable_auto_connect
-_pipelines = 0
-"""How many run in this process."""
+_pipelines: set[int] = set()
+"""Those that run in this process, in whatever threads."""
 
 
 @atexit.register  # after Ray's own, so it is called before
@@ -217,8 +217,7 @@ def _running(blocks: Generator[Batch, None, None]) -> Iterator[None]:
     Ray Data's thread goes on after `ray.shutdown`, and its next call would start Ray anew, which
     hangs when the interpreter exits meanwhile. So while pipelines run, only `ray.init` starts Ray.
     """
-    global _pipelines
-    _pipelines += 1
+    _pipelines.add(id(blocks))
     auto_init_hook.enable_auto_connect = False
     try:
         yield
@@ -228,5 +227,5 @@ def _running(blocks: Generator[Batch, None, None]) -> Iterator[None]:
         except Exception:
             if ray.is_initialized():
                 raise
-        _pipelines -= 1
-        auto_init_hook.enable_auto_connect = _AUTO_CONNECT and _pipelines == 0
+        _pipelines.discard(id(blocks))
+        auto_init_hook.enable_auto_connect = _AUTO_CONNECT and not _pipelines
