@@ -1,6 +1,7 @@
 """Settings of every test process, and the one local Ray cluster that tests share."""
 
 import os
+import resource
 
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -12,6 +13,17 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)  # read when ray and torch are first imported
 
 import pytest  # noqa: E402 - after the settings above
+
+FILE_SIZES = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Lift what stood for a full disk before the outcome is printed, perhaps into a file."""
+    try:
+        return (yield)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, FILE_SIZES)
 
 
 @pytest.fixture(scope="session", autouse=True)

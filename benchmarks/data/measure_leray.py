@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from leray.data.stream.plan import StreamConfig
 from leray.data.stream.samples import Samples, SampleSpec
 from leray.data.stream.stream import DatasetStream
 from leray.data.windows import action_chunk
+
+Convert = Callable[[dict[str, Any]], dict[str, Any]]
 
 CHUNK = 100
 WORKERS = 2
@@ -78,34 +80,48 @@ def windows(arguments) -> dict[str, float]:
 
 
 def random_access(arguments) -> dict[str, float]:
-    """Samples per second of shuffled frames with action chunks, two decoding threads."""
+    """Samples per second of shuffled frames with action chunks, two decoding threads.
+
+    `leray_float` converts pictures as the peer does. `leray_pairs` takes both frames of a short
+    group of pictures when it is decoded, which halves its key frames' cost and shuffles less.
+    """
     found = {}
     for batch_size in arguments.batches:
         stream = open_stream(arguments, batch_size=batch_size)
-        together = 2 * stream.plan.chunk_batches
-        for name, convert in (("leray", None), ("leray_float", as_floats)):
-            batches = stream.batches()
-            taken = batches if convert is None else map(convert, batches)
-            value = rate(taken, batch_size, arguments.seconds, together)
-            batches.close()
-            found[f"{name} batch={batch_size}"] = value
+        found[f"leray batch={batch_size}"] = picture_rate(stream, arguments.seconds)
+        found[f"leray_float batch={batch_size}"] = picture_rate(
+            stream, arguments.seconds, as_floats
+        )
+    if max(stream.plan.samples_per_run) == 1:
+        stream = open_stream(arguments, batch_size=batch_size, samples_per_run=2)
+        found[f"leray_pairs batch={batch_size}"] = picture_rate(stream, arguments.seconds)
     return found
+
+
+def picture_rate(stream: DatasetStream, seconds: float, convert: Convert | None = None) -> float:
+    """Return samples per second that are decoded in this process."""
+    batches = stream.batches()
+    taken = batches if convert is None else map(convert, batches)
+    together = 2 * stream.plan.chunk_batches
+    value = rate(taken, stream.config.batch_size, seconds, together)
+    batches.close()
+    return value
 
 
 def sequential(arguments) -> dict[str, float]:
     """Frames per second in stored order through Ray Data, and seconds until the first batch."""
     batch_size = arguments.batches[0]
+    local = open_stream(arguments, batch_size=batch_size, shuffle=False)
+    found = {"leray in process": picture_rate(local, arguments.seconds)}
     stream = open_stream(arguments, batch_size=batch_size, workers=WORKERS, shuffle=False)
     start_ray(stream)
     began = time.perf_counter()
     batches = stream.batches()
     next(batches)
-    first_s = time.perf_counter() - began
+    found["leray start-up"] = time.perf_counter() - began
     together = WORKERS * stream.plan.chunk_batches
-    return {
-        "leray": rate(batches, batch_size, arguments.seconds, together),
-        "leray start-up": first_s,
-    }
+    found["leray"] = rate(batches, batch_size, arguments.seconds, together)
+    return found
 
 
 def first_batch(arguments) -> dict[str, float]:

@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from leray.data.stream.permutation import Permutation
 from leray.errors import ConfigError
 
-_EPOCHS, _CHUNKS = 0, 1
-"""First part of every key: the two kinds of shuffles never share one."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -70,8 +67,7 @@ class Order:
         sizes = [part.num_frames for part in parts]
         self._first = np.cumsum([0, *sizes[:-1]])
         self._sequences = [
-            _Sequence(part, (_EPOCHS, seed, number), shuffle=shuffle)
-            for number, part in enumerate(parts)
+            _Sequence(part, (seed, number), shuffle=shuffle) for number, part in enumerate(parts)
         ]
 
     def chunk(self, number: int) -> NDArray[np.int64]:
@@ -85,7 +81,7 @@ class Order:
         ]
         samples = np.concatenate(drawn)
         if self.shuffled:
-            shuffle = Permutation(len(samples), _CHUNKS, self._seed, number)
+            shuffle = Permutation(len(samples), self._seed, number)
             places = shuffle(np.arange(len(samples)))
         else:
             shares = [(np.arange(len(part)) + 0.5) / len(part) for part in drawn if len(part)]
@@ -108,7 +104,7 @@ class Order:
 class _Sequence:
     """One dataset's endless sequence: its epochs one after the other."""
 
-    def __init__(self, part: Part, key: tuple[int, ...], *, shuffle: bool) -> None:
+    def __init__(self, part: Part, key: tuple[int, int], *, shuffle: bool) -> None:
         self.size = part.num_frames
         self._key, self._shuffle = key, shuffle
         self._grouped = (

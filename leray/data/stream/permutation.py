@@ -24,7 +24,8 @@ class Permutation:
         self.size = size
         self._half = max((max(size - 1, 1).bit_length() + 1) // 2, 1)
         self._mask = np.uint64((1 << self._half) - 1)
-        seeds = np.random.SeedSequence([part & 0xFFFF_FFFF_FFFF_FFFF for part in key])
+        # Their count is part of it, since a key that ends in zeros is the same without them.
+        seeds = np.random.SeedSequence([len(key), *(part & 0xFFFF_FFFF_FFFF_FFFF for part in key)])
         self._keys = seeds.generate_state(_ROUNDS, np.uint64)
 
     def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:

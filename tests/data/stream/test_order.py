@@ -45,7 +45,8 @@ def test_an_epoch_may_be_many_times_smaller_than_a_chunk():
 
 
 @pytest.mark.parametrize(
-    "weights", [(1.0, 1.0), (3.0, 1.0), (0.1, 0.2, 0.7), (5.0, 1.0, 1.0, 0.01), (1e-6, 1e-6, 1.0)]
+    "weights",
+    [(1.0, 1.0), (3.0, 1.0), (0.1, 0.2, 0.7), (5.0, 1.0, 1.0, 0.01), (0.01, 1.0, 1.0, 1.0)],
 )
 def test_weights_are_held_to_within_rounding_at_every_chunk(weights):
     sizes = (100, 17, 60, 5)[: len(weights)]
@@ -54,6 +55,7 @@ def test_weights_are_held_to_within_rounding_at_every_chunk(weights):
     edges = np.cumsum([0, *sizes])
     shares = np.array(weights) / sum(weights)
     shown = first(order, 400 * order.chunk_size)
+    assert len(shown) == 400 * order.chunk_size
     assert shown.min() >= 0
     assert shown.max() < edges[-1]
     part = np.searchsorted(edges, shown, side="right") - 1
