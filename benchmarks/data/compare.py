@@ -180,9 +180,7 @@ def execute(run: Run, arguments, table: Table, number: int) -> None:
     """Run one process and add what it found, with empty caches of its own."""
     python = arguments.peer if run.script == LEROBOT else sys.executable
     command = [python, str(HERE / run.script), *([run.what] if run.what else []), str(run.root)]
-    environment = {**os.environ, **RAY, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.getcwd()}
-    if run.script == LEROBOT:
-        environment.pop("PYTHONPATH")
+    environment = {**os.environ, **RAY, "HF_HUB_OFFLINE": "1"}
     if run.threads:
         environment["OMP_NUM_THREADS"] = str(run.threads)
     caches = Path(tempfile.mkdtemp(prefix="caches-", dir=sources.FOLDER))

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import uuid
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow.fs as arrow
 import pytest
 from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.zip import ZipFileSystem
 from upath import UPath
 
 from leray.data.lerobot.folder import is_local, open_folder
@@ -28,7 +30,9 @@ def made(tmp_path_factory):
         WRIST: Camera("path"),
     }
     root = tmp_path_factory.mktemp("folder") / "some data"
-    return datasets.make(root, cameras=cameras, data_files=(1, 2), row_group=3)
+    made = datasets.make(root, cameras=cameras, data_files=(1, 2), row_group=3)
+    shutil.make_archive(str(root), "zip", root.parent, root.name)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,7 @@ def places(made, memory: str) -> dict[str, tuple]:
         "fsspec memory": (memory, in_memory),
         "fsspec folder": (name, DirFileSystem(parent, local)),
         "fsspec folder in memory": (Path(memory).name, DirFileSystem(memory[:33], in_memory)),
+        "fsspec archive": (name, ZipFileSystem(f"{root}.zip")),
         "arrow folder": (name, tree),
         "arrow folder with slash": (f"{name}/", tree),
         "arrow folder from the root": (f"/{name}", tree),
@@ -66,7 +71,25 @@ def places(made, memory: str) -> dict[str, tuple]:
     }
 
 
-PLACES = list(places(datasets.Made(Path("/x/y"), (), 1, {}, []), "/" + "0" * 32 + "/y"))
+PLACES = (
+    "text",
+    "path",
+    "file URL",
+    "local upath",
+    "fsspec local",
+    "arrow local",
+    "memory URL",
+    "memory upath",
+    "fsspec memory",
+    "fsspec folder",
+    "fsspec folder in memory",
+    "fsspec archive",
+    "arrow folder",
+    "arrow folder with slash",
+    "arrow folder from the root",
+    "arrow root",
+    "arrow over fsspec",
+)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from leray.data.lerobot.reader import DatasetReader
+from leray.data.stream import cache
 from leray.data.stream.plan import StreamConfig
 from leray.data.stream.samples import SampleSpec
 from leray.data.stream.stream import DatasetStream
@@ -90,6 +91,22 @@ def test_a_batch_may_be_changed_in_place(filmed, same):
             value[...] = 0
     for left, right in zip(take(made.batches(), 3), expected, strict=True):
         same(left, right)
+
+
+def test_the_threads_make_one_copy_of_the_numbers(filmed, monkeypatch, tmp_path):
+    monkeypatch.setenv("LERAY_CACHE", str(tmp_path))
+    ingest, calls = cache.ingest, []
+
+    def slow(reader, keys, folder):
+        calls.append(folder)
+        time.sleep(0.1)
+        ingest(reader, keys, folder)
+
+    monkeypatch.setattr(cache, "ingest", slow)
+    batches = stream(filmed).batches()
+    take(batches, 40)
+    batches.close()
+    assert len(calls) == 1
 
 
 def test_once_shows_everything_in_order(filmed):
