@@ -11,7 +11,6 @@ replaced by the merged file, which begins as it did; the episodes metadata is re
 segments are deleted.
 """
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ import pyarrow.parquet as pq
 from leray.data.lerobot import layout
 from leray.data.lerobot.schema import IMAGE_TYPE
 from leray.errors import DatasetError
-from leray.files import fsync_directory
+from leray.files import atomic_file
 
 SEGMENT_BYTES = 2 * 2**20
 """A data segment that has reached this size is not rewritten again until it is merged."""
@@ -41,25 +40,18 @@ def atomic_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file is then untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     has_images = IMAGE_TYPE in schema.types  # a dictionary of pictures costs time and saves nothing
-    try:
-        with temporary.open("wb") as file:
-            with pq.ParquetWriter(
-                file,
-                schema,
-                compression="snappy",
-                use_dictionary=not has_images,
-                write_page_checksum=True,
-            ) as writer:
-                yield writer
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+    with (
+        atomic_file(path) as file,
+        pq.ParquetWriter(
+            file,
+            schema,
+            compression="snappy",
+            use_dictionary=not has_images,
+            write_page_checksum=True,
+        ) as writer,
+    ):
+        yield writer
 
 
 def write_groups(path: Path, groups: Sequence[pa.Table]) -> int:

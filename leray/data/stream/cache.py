@@ -19,6 +19,7 @@ from leray.data.lerobot.reader import DatasetReader
 from leray.data.stream.arrays import ingest
 from leray.data.stream.image_cache import ingest_images
 from leray.errors import DatasetError
+from leray.files import fsync_path
 
 CACHE_VARIABLE = "LERAY_CACHE"
 """Environment variable that names the folder of caches."""
@@ -71,7 +72,7 @@ def _kept(folder: Path, fill: Callable[[Path], None]) -> Path:
         work.mkdir(parents=True)
         fill(work)
         for path in (*work.iterdir(), work):
-            _fsync(path)
+            fsync_path(path)  # a power cut must not leave what only looks complete
         work.rename(folder)
     except OSError as error:
         if not folder.is_dir():
@@ -82,15 +83,6 @@ def _kept(folder: Path, fill: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
-
-
-def _fsync(path: Path) -> None:
-    """Bring a file or folder to the disk: a power cut must not leave what only looks complete."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fingerprint(reader: DatasetReader, keys: Sequence[str]) -> str:

@@ -112,7 +112,7 @@ def test_a_failed_save_leaves_the_writer_closed_and_the_dataset_whole(tmp_path, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(series.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         writer.add_episode(make_episode(1), "t")
     monkeypatch.undo()

@@ -497,7 +497,6 @@ def test_files_that_are_links_are_replaced_not_followed(v30, tmp_path):
 
 
 def test_a_full_disk_stops_the_repair_with_one_line(v30, monkeypatch):
-    from leray.data.lerobot import series
 
     edit_table(v30 / DATA, set_column("index", lambda v: [0] * len(v)))
     before = digests(v30)
@@ -506,7 +505,7 @@ def test_a_full_disk_stops_the_repair_with_one_line(v30, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as context:
-        context.setattr(series.os, "fsync", full)
+        context.setattr("os.fsync", full)
         with pytest.raises(DatasetError, match=r"the repair stopped .*No space left"):
             repair(v30)
     assert set(before.values()) <= set(digests(v30).values())

@@ -9,13 +9,11 @@ import base64
 import hashlib
 import html
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +24,7 @@ from leray.data.lerobot.columns import Columns
 from leray.data.lerobot.reader import DatasetReader
 from leray.data.tools.viz.media import encode_clip, pack_numbers
 from leray.errors import DatasetError
-from leray.files import fsync_directory
+from leray.files import atomic_file
 
 MAX_DIMENSIONS = 128
 """Features with more numbers a frame are listed, not plotted."""
@@ -65,7 +63,7 @@ def write_page(
     summary = _summary(reader, name, plotted, [*notes, *_left_out(reader, plotted)])
     head, tail = _frame_of_page(name)
     try:
-        with _replacing(output) as file:
+        with atomic_file(output) as file:
             file.write(head)
             file.write(_block("dataset", summary))
             starts = np.append(0, columns.episode_ends[:-1]).tolist()
@@ -219,19 +217,3 @@ def _block(identity: str, content: dict[str, Any]) -> bytes:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return f'<script type="application/json" id="{identity}">{text}</script>\n'.encode()
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write; it takes the place of `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_directory(path.parent)
