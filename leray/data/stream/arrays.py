@@ -21,8 +21,11 @@ from leray.errors import DatasetError
 from leray.files import write_json
 
 _INDEX = "index.json"
-_INGEST_FRAMES = 262_144
-"""About how many frames are in memory at once while a dataset is ingested."""
+_INGEST_MB = 32
+"""About how much of a dataset is in memory at once, decoded, while it is ingested; one episode at
+least. Its columns are held about three times over."""
+_ALWAYS = 28
+"""Bytes of a frame's timestamp and its three indices."""
 
 
 class FlatArray(Protocol):
@@ -143,7 +146,9 @@ def ingest(reader: DatasetReader, keys: Iterable[str], folder: Path) -> None:
     index: dict[str, list[Any]] = {}
     ends: list[int] = []
     frames = 0
-    for part in reader.grouped(_INGEST_FRAMES):
+    features = reader.features.select(wanted).values()
+    row = sum(feature.size * np.dtype(feature.dtype).itemsize for feature in features) + _ALWAYS
+    for part in reader.grouped(max(int(_INGEST_MB * 2**20 // row), 1)):
         columns = part.read(wanted)
         for number, (name, values) in enumerate(_arrays(columns).items()):
             entry = index.setdefault(

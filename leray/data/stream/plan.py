@@ -16,6 +16,9 @@ _INDEX_CHUNK = 4096
 _CHUNK_SAMPLES = 256
 """Samples per chunk with pictures, at most."""
 
+_LEAST_RUNS = 4
+"""Runs of frames that a chunk mixes, at least."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
@@ -32,7 +35,8 @@ class StreamConfig:
     samples_per_run: int | None = None
     """Samples taken each time a run of frames between two key frames is visited; 1 is a uniform
     shuffle of all frames. None takes 1 where key frames are close, an eighth of the run where they
-    are far apart (decoding a sample then costs at most 8 frames)."""
+    are far apart (decoding a sample then costs at most 8 frames), but no more than a quarter of a
+    chunk, so that several runs mix."""
     chunk_mb: int = 32
     """MiB of the samples that are gathered and mixed together, at most; one batch at least. A part
     of the order, so that this depends neither on the memory nor on the number of workers."""
@@ -66,8 +70,9 @@ class Plan:
         fitting = config.chunk_mb * 2**20 // mixture.sample_bytes
         wanted = min(fitting, _CHUNK_SAMPLES if self.decodes else _INDEX_CHUNK)
         self.chunk_batches = max(wanted // config.batch_size, 1)
+        mixed = self.chunk_batches * config.batch_size // _LEAST_RUNS
         parts = [
-            _part(samples.episode_ends, weight, run, config.samples_per_run)
+            _part(samples.episode_ends, weight, run, config.samples_per_run or min(run // 8, mixed))
             for samples, weight, run in zip(mixture.parts, mixture.weights, gop, strict=True)
         ]
         self.samples_per_run = [part.samples_per_run for part in parts]
@@ -122,9 +127,9 @@ class Plan:
         )
 
 
-def _part(ends: NDArray[np.int64], weight: float, gop: int, samples_per_run: int | None) -> Part:
+def _part(ends: NDArray[np.int64], weight: float, gop: int, samples_per_run: int) -> Part:
     """Cut episodes into runs of `gop` frames, counted from each one's start."""
-    taken = min(samples_per_run or max(1, gop // 8), gop)
+    taken = min(max(samples_per_run, 1), gop)
     runs = None
     if taken > 1 and len(ends):
         starts = [0, *ends[:-1].tolist()]

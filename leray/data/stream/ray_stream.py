@@ -10,6 +10,7 @@ import logging
 import pickle
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -19,7 +20,8 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 from ray._private import auto_init_hook
-from ray.data import DataIterator, Dataset
+from ray.data import DataIterator, Dataset, Datasource, ReadTask
+from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 
 from leray.data.stream.local import slices
@@ -38,8 +40,8 @@ MAX_CHUNKS = 1024
 """Chunks of one execution of the pipeline; the next one is started when they are used up. Each is a
 block of its own from the start, which takes Ray about a millisecond."""
 
-
 _LEAST_BLOCK = 2**20
+_NUMBER_BYTES = 8
 
 
 class RayStream:
@@ -101,8 +103,8 @@ class RayStream:
     def _dataset(self, chunks: range) -> Dataset:
         """Return the Ray Data pipeline of some chunks: one block for each, in order."""
         with DataContext.current(self._context()):
-            numbers = [pa.table({CHUNK: [number]}) for number in chunks]
-            return ray.data.from_arrow(numbers).map_batches(
+            numbers = ray.data.read_datasource(_Numbers(chunks), override_num_blocks=len(chunks))
+            return numbers.map_batches(
                 _Gatherer,
                 fn_constructor_args=(self._packed, self._plan),
                 batch_size=None,
@@ -120,6 +122,8 @@ class RayStream:
         options.resource_limits = options.resource_limits.copy(
             object_store_memory=self._memory.store
         )
+        # Else Ray holds decoders back by what the consumer has finished, not by the room there is.
+        context.downstream_capacity_backpressure_ratio = None
         # A chunk stays one block, since Ray splits only what is half as large again; this is also
         # what Ray expects each task to put out.
         context.target_max_block_size = max(self._plan.chunk_bytes, _LEAST_BLOCK)
@@ -175,6 +179,29 @@ def _checked(
                 raise RuntimeError(f"learner {rank} was given chunk {found}, not {expected}")
             yield from slices(block, plan.batch_size, skipped)
             expected, skipped = expected + learners, 0
+
+
+class _Numbers(Datasource):  # type: ignore[misc]
+    """The numbers of some chunks, one block each, made in the actor that gathers the chunk."""
+
+    def __init__(self, chunks: range) -> None:
+        super().__init__()
+        self._chunks = chunks
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Return the size of all numbers in bytes."""
+        return _NUMBER_BYTES * len(self._chunks)
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """Return one task per chunk, whatever parallelism Ray asks for."""
+        size = BlockMetadata(
+            num_rows=1, size_bytes=_NUMBER_BYTES, input_files=None, exec_stats=None
+        )
+        return [ReadTask(partial(_number, chunk), size) for chunk in self._chunks]
+
+
+def _number(chunk: int) -> list[pa.Table]:
+    return [pa.table({CHUNK: [chunk]})]
 
 
 class _Gatherer:

@@ -91,6 +91,12 @@ def test_samples_per_run_are_an_eighth_of_it(filmed, gop, given, expected):
     assert uniform == (expected == 1)
 
 
+def test_a_chunk_mixes_four_runs_at_least(filmed):
+    plan = Plan(mixture_of(filmed), StreamConfig(batch_size=20, chunk_mb=1), gop=[1000])
+    assert plan.chunk_size == 100
+    assert plan.samples_per_run == [25]
+
+
 def test_stored_order(filmed):
     plan = Plan(mixture_of(filmed), StreamConfig(batch_size=10, shuffle=False), gop=[250])
     assert plan.describe() == "stored order"
