@@ -22,6 +22,8 @@ Convert = Callable[[dict[str, Any]], dict[str, Any]]
 
 CHUNK = 100
 WORKERS = 2
+RAMP_S = 5.0
+"""Until Ray has started what it starts beside the workers."""
 
 
 def main() -> None:
@@ -48,8 +50,14 @@ def open_stream(arguments, *, batch_size: int, workers: int = 0, **options) -> D
     return DatasetStream([reader], spec, config, workers=workers)
 
 
-def rate(batches: Iterator[Any], batch_size: int, seconds: float, step: int = 1) -> float:
-    """Return samples per second, after a warm-up of two steps.
+def rate(
+    batches: Iterator[Any],
+    batch_size: int,
+    seconds: float,
+    step: int = 1,
+    warm_up_s: float = 0.0,
+) -> float:
+    """Return samples per second, after a warm-up of two steps at least.
 
     Args:
         batches: to take from.
@@ -57,9 +65,12 @@ def rate(batches: Iterator[Any], batch_size: int, seconds: float, step: int = 1)
         seconds: to measure for, at least.
         step: batches that arrive together; the clock is read only where such a group ends, lest
             those that wait ready be counted as fast.
+        warm_up_s: to warm up for, at least.
     """
-    for _ in range(2 * step + 1):
+    began, count = time.perf_counter(), 0
+    while count < 2 * step + 1 or time.perf_counter() - began < warm_up_s:
         next(batches)
+        count += 1
     began, count = time.perf_counter(), 0
     while (took := time.perf_counter() - began) < seconds or count < 3 * step:
         for _ in range(step):
@@ -120,7 +131,7 @@ def sequential(arguments) -> dict[str, float]:
     next(batches)
     found["leray start-up"] = time.perf_counter() - began
     together = WORKERS * stream.plan.chunk_batches
-    found["leray"] = rate(batches, batch_size, arguments.seconds, together)
+    found["leray"] = rate(batches, batch_size, arguments.seconds, together, RAMP_S)
     return found
 
 

@@ -110,7 +110,7 @@ class RayStream:
                 batch_size=None,
                 batch_format="numpy",
                 compute=ray.data.ActorPoolStrategy(
-                    size=self._workers, max_tasks_in_flight_per_actor=2
+                    size=self._workers, max_tasks_in_flight_per_actor=8
                 ),
                 num_cpus=1,
             )
