@@ -8,6 +8,10 @@ import draccus
 
 from leray.errors import ConfigError
 
+TRAINING_ONLY = {"training_only": True}
+"""Metadata of a field that only training needs: it is not written to a checkpoint's `config.json`,
+where LeRobot would refuse it."""
+
 
 def require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as an assertion
     """Raise `ConfigError(message)` unless the condition holds."""

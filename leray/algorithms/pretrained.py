@@ -51,7 +51,8 @@ def save_folder(
     folder.mkdir(parents=True, exist_ok=True)
     features = processor.features
     options = draccus.encode(config, type(config))
-    for name in ("type", "normalization_mapping"):
+    training_only = [f.name for f in fields(config) if f.metadata.get("training_only")]
+    for name in ("type", "normalization_mapping", *training_only):
         options.pop(name, None)
     options["pretrained_path"] = None  # the weights are beside this file
     entries = {

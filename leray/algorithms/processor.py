@@ -23,6 +23,9 @@ RANGES = {MIN_MAX: ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("
 MODES = (IDENTITY, MEAN_STD, *RANGES)
 Stats = dict[str, dict[str, NDArray[np.float32]]]
 
+IMAGE_AXES = ("height", "width", "channels")
+"""Order of the axes of pictures everywhere in a policy but in its files and networks."""
+
 _STATS = ("mean", "std", *(bound for bounds in RANGES.values() for bound in bounds))
 _PRE_STATE = "policy_preprocessor_step_3_normalizer_processor.safetensors"
 _POST_STATE = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
@@ -121,10 +124,11 @@ class Processor:
         for key, value in flat.items():
             name, _, stat = key.rpartition(".")
             stats.setdefault(name, {})[stat] = value
-            if name in features and stat in _STATS and value.size != features[name].size:
+            expected = _stat_size(features[name]) if name in features else value.size
+            if stat in _STATS and value.size != expected:
                 raise CheckpointError(
                     f"{folder}: {key} has {value.size} values where this run's {name} has "
-                    f"{features[name].size}: use the environment or dataset it was trained with"
+                    f"{expected}: use the environment or dataset it was trained with"
                 )
         return cls(features=features, norm_map=norm_map, stats=stats)
 
@@ -158,23 +162,34 @@ def make_processor(
 
 
 def policy_features(features: Features) -> dict[str, dict[str, Any]]:
-    """Return features as a policy's `config.json` lists them."""
-    return {
-        name: {"type": feature_type(name, feature), "shape": list(feature.shape)}
-        for name, feature in features.items()
-    }
+    """Return features as a policy's `config.json` lists them: of pictures, channels come first."""
+    entries = {}
+    for name, feature in features.items():
+        kind, shape = feature_type(name, feature), list(feature.shape)
+        if kind == "VISUAL" and len(shape) == 3:
+            height, width, channels = feature.image_shape
+            shape = [channels, height, width]
+        entries[name] = {"type": kind, "shape": shape}
+    return entries
 
 
 def features_from_policy(entries: Mapping[str, Mapping[str, Any]]) -> Features:
-    """Read features from a policy's `config.json`."""
-    return Features(
-        {
-            name: Feature(
-                "uint8" if entry["type"] == "VISUAL" else "float32", tuple(entry["shape"])
-            )
-            for name, entry in entries.items()
-        }
-    )
+    """Read features from a policy's `config.json`; pictures become [height, width, channels]."""
+    features = {}
+    for name, entry in entries.items():
+        shape = tuple(entry["shape"])
+        if entry["type"] == "VISUAL" and len(shape) == 3:
+            shape = (*shape[1:], shape[0])
+            features[name] = Feature("uint8", shape, IMAGE_AXES)
+        else:
+            features[name] = Feature("uint8" if entry["type"] == "VISUAL" else "float32", shape)
+    return Features(features)
+
+
+def _stat_size(feature: Feature) -> int:
+    """Return how many values a statistic has: one per channel of a picture, else per element."""
+    visual = feature.dtype == "uint8" and len(feature.shape) == 3
+    return feature.image_shape[2] if visual else feature.size
 
 
 def _step(name: str, config: dict[str, Any], state_file: str | None = None) -> dict[str, Any]:

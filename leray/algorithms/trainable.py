@@ -1,9 +1,30 @@
 """What the training loop asks of an algorithm, whatever RLlib class is behind it."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from leray.algorithms.imitation.config import ImageTransformsConfig
 from leray.envs.config import EnvConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """The dataset of a run, and how it is read."""
+
+    root: str
+    """Local folder."""
+    episodes: list[int] | None = None
+    """Those to learn from; None is all that are not held out."""
+    held_out: list[int] = field(default_factory=list)
+    """Episodes that are only validated on."""
+    use_imagenet_stats: bool = True
+    """Normalise pictures by ImageNet's statistics instead of their own."""
+    image_transforms: ImageTransformsConfig = field(default_factory=ImageTransformsConfig)
+    num_workers: int = 0
+    """Ray actors that decode for each learner; 0 decodes in the learner's own threads."""
+    memory_limit_mb: int | None = None
+    """Of each learner's stream with workers."""
 
 
 class TrainableConfig(Protocol):
@@ -35,10 +56,10 @@ class TrainableConfig(Protocol):
         online: bool,
         replay_folder: str,
         replay_slack: int,
-        dataset_root: str | None,
-        dataset_episodes: list[int] | None,
+        dataset: DataSource | None,
+        total_steps: int,
     ) -> None:
-        """Say where experience comes from and where it lies.
+        """Say where experience comes from and where it lies, and how long the run is.
 
         Raises:
             ConfigError: the algorithm cannot learn from that.
@@ -104,6 +125,10 @@ class Trainable(Protocol):
 
     def report(self) -> dict[str, float]:
         """Return figures under the names all algorithms share (`train/...`, `loss/...`)."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Return figures on held-out data as `validation/...`; empty where there is none."""
         ...
 
     def checkpoint_boundary(self) -> None:

@@ -27,7 +27,7 @@ def local_batches(
     learners: int = 1,
     threads: int = 2,
 ) -> Iterator[Batch]:
-    """Yield a learner's batches without end, from its n-th one on.
+    """Yield a learner's part of each batch without end, from the n-th one on.
 
     Without pictures each batch is gathered when it is asked for: that is faster than any hand-over.
 
@@ -45,21 +45,23 @@ def local_batches(
     if not plan.decodes:
         for number in count(start):
             yield mixture.gather(plan.batch(number, rank, learners))
-    chunk, skipped = plan.place(start, rank, learners)
-    for gathered in _ahead(mixture, plan, chunk, learners, threads):
-        yield from slices(gathered, plan.batch_size, skipped)
+    piece, skipped = plan.place(start, rank, learners)
+    for gathered in _ahead(mixture, plan, piece, learners, threads):
+        yield from slices(gathered, plan.share(learners), skipped)
         skipped = 0
 
 
-def slices(chunk: Batch, batch_size: int, skipped: int = 0) -> Iterator[Batch]:
-    """Yield a chunk's batches, as views, without the first ones."""
-    size = len(next(iter(chunk.values())))
-    for first in range(skipped * batch_size, size, batch_size):
-        yield {key: value[first : first + batch_size] for key, value in chunk.items()}
+def slices(piece: Batch, share: int, skipped: int = 0) -> Iterator[Batch]:
+    """Yield a piece's batches, as views, without the first ones."""
+    size = len(next(iter(piece.values())))
+    for first in range(skipped * share, size, share):
+        yield {key: value[first : first + share] for key, value in piece.items()}
 
 
-def _ahead(mixture: Mixture, plan: Plan, first: int, step: int, threads: int) -> Iterator[Batch]:
-    """Gather chunks in order, several at a time, each thread with datasets of its own."""
+def _ahead(
+    mixture: Mixture, plan: Plan, first: int, learners: int, threads: int
+) -> Iterator[Batch]:
+    """Gather pieces in order, several at a time, each thread with datasets of its own."""
     packed = pickle.dumps(mixture)
     own, opening = local(), Lock()
 
@@ -73,8 +75,8 @@ def _ahead(mixture: Mixture, plan: Plan, first: int, step: int, threads: int) ->
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
-            for number in count(first, step):
-                waiting.append(pool.submit(gather, plan.chunk(number)))
+            for number in count(first, learners):
+                waiting.append(pool.submit(gather, plan.piece(number, learners)))
                 if len(waiting) >= threads * _AHEAD:
                     yield waiting.popleft().result()
         finally:

@@ -2,8 +2,7 @@
 
 The samples form one endless sequence, cut into chunks of equal size. A dataset's epochs follow
 each other in it without a gap; each shows every frame once. Nothing is stored: any chunk is
-computed from its number alone, so a run resumes at the exact sample, and the n-th of several
-learners takes every n-th chunk.
+computed from its number alone, so a run resumes at the exact sample.
 """
 
 from collections.abc import Sequence

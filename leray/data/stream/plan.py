@@ -29,7 +29,7 @@ class StreamConfig:
     """
 
     batch_size: int
-    """Samples per batch and learner."""
+    """Samples per batch, of all learners together."""
     seed: int = 0
     shuffle: bool = True
     samples_per_run: int | None = None
@@ -97,23 +97,46 @@ class Plan:
             self._cached = (number, self._order.chunk(number))
         return self._cached[1]
 
-    def place(self, batch: int, rank: int = 0, learners: int = 1) -> tuple[int, int]:
-        """Return the chunk that holds a learner's n-th batch, and its number in there.
+    def share(self, learners: int) -> int:
+        """Return the samples of each batch that one of so many learners gets.
 
-        Learner r of n takes the chunks r, r + n, r + 2n, ...
+        Raises:
+            ConfigError: a batch cannot be dealt out evenly.
+        """
+        if self.batch_size % learners:
+            raise ConfigError(
+                f"batch_size={self.batch_size} cannot be shared by {learners} learners: give a "
+                f"multiple of {learners}"
+            )
+        return self.batch_size // learners
+
+    def piece(self, number: int, learners: int = 1) -> NDArray[np.int64]:
+        """Return the sample numbers [chunk_size / learners] that one learner gets of a chunk.
+
+        Pieces are numbered chunk by chunk, in each by the learners' ranks.
+        """
+        chunk, rank = divmod(number, learners)
+        dealt = self.chunk(chunk).reshape(self.chunk_batches, learners, self.share(learners))
+        return dealt[:, rank].reshape(-1)
+
+    def place(self, batch: int, rank: int = 0, learners: int = 1) -> tuple[int, int]:
+        """Return the piece that holds a learner's part of the n-th batch, and its number there.
+
+        Learner r of n takes the pieces r, r + n, r + 2n, ...; its part of a batch is the r-th of n
+        equal ones, so that a batch is the same whatever number of learners share it.
         """
         chunk, within = divmod(batch, self.chunk_batches)
         return chunk * learners + rank, within
 
     def batch(self, batch: int, rank: int = 0, learners: int = 1) -> NDArray[np.int64]:
-        """Return the sample numbers of a learner's n-th batch [batch_size]."""
-        chunk, within = self.place(batch, rank, learners)
-        first = within * self.batch_size
-        return self.chunk(chunk)[first : first + self.batch_size]
+        """Return the sample numbers [batch_size / learners] of a learner's part of a batch."""
+        piece, within = self.place(batch, rank, learners)
+        share = self.share(learners)
+        return self.piece(piece, learners)[within * share : (within + 1) * share]
 
-    def epoch(self, batches: int, learners: int = 1) -> float:
-        """Return how many times the first dataset was seen after so many batches per learner."""
-        return self._order.epoch(batches * self.batch_size * learners)
+    def epoch(self, batches: int) -> float:
+        """Return how many times the first dataset was seen after so many batches."""
+        return self._order.epoch(batches * self.batch_size)
 
     def describe(self) -> str:
         """Say how well the stream is shuffled, in one line."""

@@ -1,8 +1,8 @@
-"""Batches through Ray Data: chunks decoded by a pool of actors, in order, to one or N learners.
+"""Batches through Ray Data: pieces decoded by a pool of actors, in order, to one or N learners.
 
-One row per chunk number flows in, one block of samples per chunk comes out. The actors compute
-which samples a chunk holds, so what travels to them is a number, and what comes back is in the
-order of the plan whatever actor was faster.
+A piece is a learner's part of a chunk. One row per piece's number flows in, one block of samples
+per piece comes out. The actors compute which samples a piece holds, so what travels to them is a
+number, and what comes back is in the order of the plan whatever actor was faster.
 """
 
 import atexit
@@ -31,8 +31,8 @@ from leray.data.stream.plan import Plan
 from leray.data.stream.samples import Batch
 from leray.errors import DatasetError, LerayError
 
-CHUNK = "/chunk"
-"""Column with the chunk number of each row; no feature can have this name."""
+PIECE = "/piece"
+"""Column with the piece's number of each row; no feature can have this name."""
 ERROR = "/error"
 """Column of a block that holds the text of an error instead, as bytes."""
 
@@ -61,7 +61,7 @@ class RayStream:
     def batches(
         self, *, start: int = 0, rank: int = 0, learners: int = 1, torch: bool = False
     ) -> Iterator[Batch]:
-        """Yield a learner's batches without end, as views of Ray's object store (read-only).
+        """Yield a learner's part of each batch without end, as views of Ray's object store.
 
         The pipeline stops when the generator is closed, and at the interpreter's exit.
 
@@ -76,7 +76,8 @@ class RayStream:
         """
         while True:
             first = self._plan.place(start, rank, learners)[0]
-            shard = self._dataset(range(first, first + MAX_CHUNKS * learners, learners)).iterator()
+            pieces = range(first, first + MAX_CHUNKS * learners, learners)
+            shard = self._dataset(pieces, learners).iterator()
             yield from read_shard(
                 shard, self._plan, start=start, rank=rank, learners=learners, torch=torch
             )
@@ -88,7 +89,7 @@ class RayStream:
         """Return one iterator per learner, for `read_shard` in its process.
 
         Args:
-            learners: how many; learner r gets chunks r, r + learners, ...
+            learners: how many; learner r gets pieces r, r + learners, ...
             start: number of the first batch of each learner.
             count: batches that each will read; None is as many as one pass can give.
         """
@@ -96,17 +97,18 @@ class RayStream:
         stop = first + MAX_CHUNKS * learners
         if count is not None:
             stop = min(self._plan.place(start + count - 1, 0, learners)[0] + learners, stop)
-        dataset = self._dataset(range(first, stop))
+        dataset = self._dataset(range(first, stop), learners)
         shards: list[DataIterator] = dataset.streaming_split(learners, equal=False)
         return shards
 
-    def _dataset(self, chunks: range) -> Dataset:
-        """Return the Ray Data pipeline of some chunks: one block for each, in order."""
-        with DataContext.current(self._context()):
-            numbers = ray.data.read_datasource(_Numbers(chunks), override_num_blocks=len(chunks))
+    def _dataset(self, pieces: range, learners: int) -> Dataset:
+        """Return the Ray Data pipeline of some pieces: one block for each, in order."""
+        size = self._plan.chunk_bytes * self._plan.share(learners) // self._plan.batch_size
+        with DataContext.current(self._context(size)):
+            numbers = ray.data.read_datasource(_Numbers(pieces), override_num_blocks=len(pieces))
             return numbers.map_batches(
                 _Gatherer,
-                fn_constructor_args=(self._packed, self._plan),
+                fn_constructor_args=(self._packed, self._plan, learners),
                 batch_size=None,
                 batch_format="numpy",
                 compute=ray.data.ActorPoolStrategy(
@@ -115,7 +117,7 @@ class RayStream:
                 num_cpus=1,
             )
 
-    def _context(self) -> DataContext:
+    def _context(self, piece_bytes: int) -> DataContext:
         context = DataContext.get_current().copy()
         options = context.execution_options
         options.preserve_order = True
@@ -124,9 +126,9 @@ class RayStream:
         )
         # Else Ray holds decoders back by what the consumer has finished, not by the room there is.
         context.downstream_capacity_backpressure_ratio = None
-        # A chunk stays one block, since Ray splits only what is half as large again; this is also
+        # A piece stays one block, since Ray splits only what is half as large again; this is also
         # what Ray expects each task to put out.
-        context.target_max_block_size = max(self._plan.chunk_bytes, _LEAST_BLOCK)
+        context.target_max_block_size = max(piece_bytes, _LEAST_BLOCK)
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of the missing bars
@@ -154,7 +156,7 @@ def read_shard(
 
     Raises:
         DatasetError: a file is missing or damaged.
-        RuntimeError: Ray delivered a chunk that is another learner's.
+        RuntimeError: Ray delivered a piece that is another learner's.
     """
     blocks = (
         shard.iter_torch_batches(batch_size=None, prefetch_batches=1)
@@ -174,54 +176,54 @@ def _checked(
         for block in blocks:
             if ERROR in block:
                 raise DatasetError(bytes(block[ERROR][0].tolist()).decode())
-            found = int(block.pop(CHUNK)[0])
+            found = int(block.pop(PIECE)[0])
             if found != expected:
-                raise RuntimeError(f"learner {rank} was given chunk {found}, not {expected}")
-            yield from slices(block, plan.batch_size, skipped)
+                raise RuntimeError(f"learner {rank} was given piece {found}, not {expected}")
+            yield from slices(block, plan.share(learners), skipped)
             expected, skipped = expected + learners, 0
 
 
 class _Numbers(Datasource):  # type: ignore[misc]
-    """The numbers of some chunks, one block each, made in the actor that gathers the chunk."""
+    """The numbers of some pieces, one block each, made in the actor that gathers the piece."""
 
-    def __init__(self, chunks: range) -> None:
+    def __init__(self, pieces: range) -> None:
         super().__init__()
-        self._chunks = chunks
+        self._pieces = pieces
 
     def estimate_inmemory_data_size(self) -> int:
         """Return the size of all numbers in bytes."""
-        return _NUMBER_BYTES * len(self._chunks)
+        return _NUMBER_BYTES * len(self._pieces)
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        """Return one task per chunk, whatever parallelism Ray asks for."""
+        """Return one task per piece, whatever parallelism Ray asks for."""
         size = BlockMetadata(
             num_rows=1, size_bytes=_NUMBER_BYTES, input_files=None, exec_stats=None
         )
-        return [ReadTask(partial(_number, chunk), size) for chunk in self._chunks]
+        return [ReadTask(partial(_number, piece), size) for piece in self._pieces]
 
 
-def _number(chunk: int) -> list[pa.Table]:
-    return [pa.table({CHUNK: [chunk]})]
+def _number(piece: int) -> list[pa.Table]:
+    return [pa.table({PIECE: [piece]})]
 
 
 class _Gatherer:
     """Runs in the pool's actors. What is wrong with a dataset travels as a block of its own."""
 
-    def __init__(self, packed: Any, plan: Plan) -> None:
-        self._packed, self._plan = packed, plan
+    def __init__(self, packed: Any, plan: Plan, learners: int) -> None:
+        self._packed, self._plan, self._learners = packed, plan, learners
         self._mixture: Mixture | None = None
 
     def __call__(self, rows: dict[str, NDArray[np.int64]]) -> Batch:
-        number = int(rows[CHUNK][0])
-        samples = self._plan.chunk(number)
+        number = int(rows[PIECE][0])
+        samples = self._plan.piece(number, self._learners)
         try:
             if self._mixture is None:
                 self._mixture = pickle.loads(ray.get(self._packed))
             batch = self._mixture.gather(samples)
         except LerayError as error:
             text = np.frombuffer(str(error).encode(), np.uint8)
-            return {CHUNK: np.array([number]), ERROR: text[None].copy()}
-        return batch | {CHUNK: np.full(len(samples), number)}
+            return {PIECE: np.array([number]), ERROR: text[None].copy()}
+        return batch | {PIECE: np.full(len(samples), number)}
 
 
 _open: WeakSet[Generator[Batch, None, None]] = WeakSet()

@@ -37,12 +37,14 @@ class SampleSpec:
     """Windows in seconds by feature; features without one give the frame itself."""
     rename: Mapping[str, str] = field(default_factory=dict)
     """From the dataset's name of a feature to the stream's."""
+    drop_n_last_frames: int = 0
+    """Frames at the end of each episode that are no samples of their own; windows reach them."""
     tolerance_s: float | None = None
     """Refuse video frames shown further from their timestamp than this; None goes by number."""
 
 
 class Samples:
-    """The samples of one dataset, one per frame of its selected episodes.
+    """The samples of one dataset, one per frame of its selected episodes but the dropped ones.
 
     Can be pickled: another process opens the dataset's files for itself. For one thread.
 
@@ -83,6 +85,10 @@ class Samples:
             )
         self._memory_limit_bytes = memory_limit_bytes
         self._arrays = self._load()
+        ends = self._arrays.ends
+        lengths = np.diff(ends, prepend=0)
+        kept = np.maximum(lengths - self.spec.drop_n_last_frames, 0)
+        self._sample_ends = ends if (kept == lengths).all() else np.cumsum(kept)
         self._images = {
             key: ImageCache(cached_images(reader, self._stored[key]), feature)
             for key, feature in self.features.items()
@@ -94,7 +100,7 @@ class Samples:
         return _rebuild, (self.reader, self.spec, limit)
 
     def __len__(self) -> int:
-        return self._arrays.num_frames
+        return int(self._sample_ends[-1]) if len(self._sample_ends) else 0
 
     @property
     def cameras(self) -> list[str]:
@@ -103,8 +109,8 @@ class Samples:
 
     @property
     def episode_ends(self) -> NDArray[np.int64]:
-        """Frame after the last of each episode [episodes]."""
-        return self._arrays.ends
+        """Sample after the last of each episode [episodes]."""
+        return self._sample_ends
 
     @property
     def tasks(self) -> list[str]:
@@ -143,15 +149,17 @@ class Samples:
         Returns:
             Per feature [B, *frame_shape], or [B, T, *frame_shape] with a window, then also
             `<key>_is_pad` bool [B, T]. Pictures are uint8 [B, (T,) height, width, channels].
-            `timestamp`, `frame_index`, `episode_index`, `task_index`, and `index`, the sample
-            numbers, come with them [B].
+            `timestamp`, `frame_index`, `episode_index`, `task_index`, and `index`, the frames'
+            places among those of the selected episodes, come with them [B].
 
         Raises:
             DatasetError: a file is missing or damaged.
         """
-        episode = np.searchsorted(self._arrays.ends, samples, side="right")
+        episode = np.searchsorted(self._sample_ends, samples, side="right")
         ends = self._arrays.ends[episode]
         starts = np.where(episode > 0, self._arrays.ends[episode - 1], 0)
+        if self._sample_ends is not self._arrays.ends:
+            samples = samples - self._sample_ends[episode - 1] * (episode > 0) + starts
         batch: Batch = {}
         for key, feature in self.features.items():
             offsets = self._offsets.get(key)

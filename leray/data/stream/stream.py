@@ -83,10 +83,10 @@ class DatasetStream:
         Args:
             start: number of batches that were used before.
             rank: of the learner; each learner reads for itself.
-            learners: how many there are.
+            learners: how many share each batch, in equal parts.
 
         Raises:
-            ConfigError: start or rank is out of range.
+            ConfigError: start or rank is out of range, or the learners cannot share a batch.
             DatasetError: a file is missing or damaged.
         """
         if start < 0 or not 0 <= rank < learners:
@@ -94,6 +94,7 @@ class DatasetStream:
                 f"start={start}, rank={rank}, learners={learners}: start must be >= 0 and rank "
                 "one of 0 to learners - 1"
             )
+        self.plan.share(learners)
         if self.workers:
             return self.ray().batches(start=start, rank=rank, learners=learners)
         return local_batches(self.mixture, self.plan, start=start, rank=rank, learners=learners)

@@ -34,23 +34,26 @@ def test_pictures_come_in_chunks_that_fit(filmed):
         assert Plan(mixture, config, gop=[1]).chunk_batches == batches
 
 
-@pytest.mark.parametrize("learners", [1, 2, 3])
-def test_learners_share_the_chunks_without_overlap(filmed, learners):
-    plan = Plan(mixture_of(filmed), StreamConfig(batch_size=4, chunk_mb=1), gop=[1])
-    chunks = 4 * learners
-    everything = np.concatenate([plan.chunk(number) for number in range(chunks)])
-    of_learner = {
-        rank: [plan.batch(n, rank, learners) for n in range(4 * plan.chunk_batches)]
-        for rank in range(learners)
-    }
-    assert all(len(batch) == 4 for batches in of_learner.values() for batch in batches)
-    for rank, batches in of_learner.items():
-        own = np.concatenate([plan.chunk(number) for number in range(rank, chunks, learners)])
-        assert np.array_equal(np.concatenate(batches), own)
-    together = np.concatenate([batch for batches in of_learner.values() for batch in batches])
-    assert np.array_equal(np.sort(together), np.sort(everything))
-    counts = np.bincount(together, minlength=95)
-    assert counts.max() - counts.min() <= 1
+@pytest.mark.parametrize("learners", [1, 2, 3, 6])
+def test_learners_share_each_batch_whatever_their_number(filmed, learners):
+    plan = Plan(mixture_of(filmed), StreamConfig(batch_size=6, chunk_mb=1), gop=[1])
+    whole = [plan.chunk(0), plan.chunk(1), plan.chunk(2)]
+    per_chunk = plan.chunk_batches
+    for number in (0, 1, per_chunk - 1, per_chunk, 3 * per_chunk - 1):
+        parts = [plan.batch(number, rank, learners) for rank in range(learners)]
+        assert {len(part) for part in parts} == {6 // learners}
+        assert np.array_equal(np.concatenate(parts), np.concatenate(whole).reshape(-1, 6)[number])
+    for rank in range(learners):
+        piece, within = plan.place(per_chunk + 2, rank, learners)
+        assert (piece, within) == (learners + rank, 2)
+        dealt = whole[1].reshape(per_chunk, learners, -1)[:, rank]
+        assert np.array_equal(plan.piece(piece, learners), dealt.reshape(-1))
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused(filmed):
+    plan = Plan(mixture_of(filmed), StreamConfig(batch_size=8, chunk_mb=1), gop=[1])
+    with pytest.raises(ConfigError, match=r"batch_size=8 .* 3 learners: give a multiple of 3"):
+        plan.batch(0, 1, 3)
 
 
 def test_batches_in_any_order_and_in_a_copy(filmed):
@@ -103,7 +106,6 @@ def test_stored_order(filmed):
     shown = np.concatenate([plan.batch(number) for number in range(19)])
     assert np.array_equal(shown, np.arange(190) % 95)
     assert plan.epoch(19) == 2.0
-    assert plan.epoch(19, learners=2) == 4.0
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_learner_may_have_a_pipeline_of_its_own(filmed, same):
     for _ in range(30):
         left, right = next(batches), next(local)
         assert left.keys() == right.keys()
-        assert left[FRONT].shape == (BATCH, 2, datasets.HEIGHT, datasets.WIDTH, 3)
+        assert left[FRONT].shape == (BATCH // 2, 2, datasets.HEIGHT, datasets.WIDTH, 3)
         same({key: value.numpy() for key, value in left.items()}, right)
     batches.close()
     local.close()
@@ -114,11 +114,11 @@ def test_learners_in_processes_of_their_own_complete_the_epoch(filmed):
     tasks = [learn.remote(shard, made.plan, rank) for rank, shard in enumerate(shards)]
     frames = ray.get(tasks, timeout=120)
     for rank in range(2):
-        chunks = [made.plan.chunk(number) for number in range(rank, 6, 2)]
-        np.testing.assert_array_equal(frames[rank], np.concatenate(chunks))
+        pieces = [made.plan.piece(number, 2) for number in range(rank, 6, 2)]
+        np.testing.assert_array_equal(frames[rank], np.concatenate(pieces))
     counts = np.bincount(np.concatenate(frames), minlength=95)
     assert counts.max() - counts.min() <= 1
-    assert counts.sum() == 6 * per_chunk * BATCH
+    assert counts.sum() == 3 * per_chunk * BATCH
 
 
 def test_an_error_of_a_worker_is_one_dataset_error_where_it_belongs(tmp_path):

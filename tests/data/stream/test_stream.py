@@ -139,6 +139,12 @@ def test_a_place_that_does_not_exist_is_refused_at_once(numeric, place):
         stream.batches(**place)
 
 
+def test_learners_that_cannot_share_a_batch_are_refused_at_once(numeric):
+    stream = DatasetStream(readers(numeric), SampleSpec(), StreamConfig(batch_size=8))
+    with pytest.raises(ConfigError, match="give a multiple of 3"):
+        stream.batches(rank=2, learners=3)
+
+
 def test_without_workers_there_is_no_ray(numeric):
     stream = DatasetStream(readers(numeric), SampleSpec(), StreamConfig(batch_size=8))
     with pytest.raises(ConfigError, match="workers=0"):

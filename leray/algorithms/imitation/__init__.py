@@ -1,0 +1,1 @@
+"""Learning from demonstrations: what BC, ACT, Diffusion Policy and VQ-BeT share."""
