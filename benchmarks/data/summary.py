@@ -73,8 +73,8 @@ def sequential(values: Values, sizes: dict) -> list[str]:
         ours, plain = values[case, "leray"], values[case, "pyav"]
         fastest = best(values, case, "pyav")
         lines.append(
-            f"{case}: {ours:.0f} frames/s; {ours / plain:.0%} of bare PyAV as documented (aim 70 %: "
-            f"{verdict(ours >= 0.7 * plain)}), {ours / fastest:.0%} of its best variant; "
+            f"{case}: {ours:.0f} frames/s; {ours / plain:.0%} of bare PyAV as documented "
+            f"(aim 70 %: {verdict(ours >= 0.7 * plain)}), {ours / fastest:.0%} of its best; "
             f"start-up {values[case, 'leray start-up']:.1f} s; "
             f"in process {values[case, 'leray in process']:.0f} frames/s"
         )

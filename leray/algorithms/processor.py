@@ -167,7 +167,7 @@ def policy_features(features: Features) -> dict[str, dict[str, Any]]:
     for name, feature in features.items():
         kind, shape = feature_type(name, feature), list(feature.shape)
         if kind == "VISUAL" and len(shape) == 3:
-            height, width, channels = feature.image_shape
+            height, width, channels = feature.image_shape if feature.is_visual else shape
             shape = [channels, height, width]
         entries[name] = {"type": kind, "shape": shape}
     return entries
@@ -189,7 +189,7 @@ def features_from_policy(entries: Mapping[str, Mapping[str, Any]]) -> Features:
 def _stat_size(feature: Feature) -> int:
     """Return how many values a statistic has: one per channel of a picture, else per element."""
     visual = feature.dtype == "uint8" and len(feature.shape) == 3
-    return feature.image_shape[2] if visual else feature.size
+    return feature.shape[2] if visual else feature.size
 
 
 def _step(name: str, config: dict[str, Any], state_file: str | None = None) -> dict[str, Any]:

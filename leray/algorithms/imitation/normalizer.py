@@ -42,11 +42,11 @@ class Normalizer:
             first, second = ("mean", "std") if mode == MEAN_STD else RANGES.get(mode, ("", ""))
             stats = processor.stats.get(name, {})
             if first in stats and second in stats:
-                values = (
+                low, high = (
                     torch.as_tensor(np.asarray(stats[stat], np.float32), device=device)
                     for stat in (first, second)
                 )
-                self._terms[name] = (mode, *values)
+                self._terms[name] = (mode, low, high)
 
     def __call__(self, name: str, values: Tensor) -> Tensor:
         """Return a feature's values normalised.
@@ -95,7 +95,7 @@ def dataset_processor(
         known = {key: np.asarray(value, np.float32) for key, value in stats.get(name, {}).items()}
         kind = feature_type(name, feature)
         if kind == "VISUAL":
-            channels = feature.image_shape[2]
+            channels = feature.shape[2]
             if use_imagenet_stats and channels == len(IMAGENET["mean"]):
                 known |= {key: np.asarray(value, np.float32) for key, value in IMAGENET.items()}
             known = {

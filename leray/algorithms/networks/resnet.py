@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from leray.errors import ConfigError
 
@@ -62,7 +63,8 @@ class BasicBlock(nn.Module):
         """Return features of the block."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        shortcut: Tensor = x if self.downsample is None else self.downsample(x)
+        return functional.relu(y + shortcut, inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -87,7 +89,8 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        shortcut: Tensor = x if self.downsample is None else self.downsample(x)
+        return functional.relu(y + shortcut, inplace=True)
 
 
 KINDS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
