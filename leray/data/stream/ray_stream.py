@@ -7,6 +7,7 @@ number, and what comes back is in the order of the plan whatever actor was faste
 
 import atexit
 import logging
+import os
 import pickle
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from ray.data import DataIterator, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 
+from leray.data.stream.cache import CACHE_VARIABLE
 from leray.data.stream.local import slices
 from leray.data.stream.memory import MemoryPlan
 from leray.data.stream.mixture import Mixture
@@ -104,11 +106,12 @@ class RayStream:
     def _dataset(self, pieces: range, learners: int) -> Dataset:
         """Return the Ray Data pipeline of some pieces: one block for each, in order."""
         size = self._plan.chunk_bytes * self._plan.share(learners) // self._plan.batch_size
+        cache = os.environ.get(CACHE_VARIABLE)
         with DataContext.current(self._context(size)):
             numbers = ray.data.read_datasource(_Numbers(pieces), override_num_blocks=len(pieces))
             return numbers.map_batches(
                 _Gatherer,
-                fn_constructor_args=(self._packed, self._plan, learners),
+                fn_constructor_args=(self._packed, self._plan, learners, cache),
                 batch_size=None,
                 batch_format="numpy",
                 compute=ray.data.ActorPoolStrategy(
@@ -209,8 +212,10 @@ def _number(piece: int) -> list[pa.Table]:
 class _Gatherer:
     """Runs in the pool's actors. What is wrong with a dataset travels as a block of its own."""
 
-    def __init__(self, packed: Any, plan: Plan, learners: int) -> None:
+    def __init__(self, packed: Any, plan: Plan, learners: int, cache: str | None) -> None:
         self._packed, self._plan, self._learners = packed, plan, learners
+        if cache is not None:  # a cluster that runs already has its own environment
+            os.environ.setdefault(CACHE_VARIABLE, cache)
         self._mixture: Mixture | None = None
 
     def __call__(self, rows: dict[str, NDArray[np.int64]]) -> Batch:

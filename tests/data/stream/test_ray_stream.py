@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import signal
 import threading
 import time
@@ -178,3 +179,17 @@ def test_a_killed_worker_is_replaced_and_the_stream_goes_on(filmed, expected, sa
     while processes_called("ray::MapWorker"):
         assert time.monotonic() < deadline, "workers outlive the stream"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("own", [None, "of_the_node"])
+def test_a_node_without_a_cache_of_its_own_uses_the_drivers(filmed, tmp_path, monkeypatch, own):
+    made = stream(filmed)
+    packed = ray.put(pickle.dumps(made.mixture))
+    chosen = tmp_path / (own or "of_the_driver")
+    monkeypatch.delenv("LERAY_CACHE")  # the session's comes back afterwards
+    if own:
+        monkeypatch.setenv("LERAY_CACHE", str(chosen))
+    gather = ray_stream._Gatherer(packed, made.plan, 1, str(tmp_path / "of_the_driver"))
+    block = gather({ray_stream.PIECE: np.array([0])})
+    assert len(block["action"]) == made.plan.chunk_size
+    assert [path.name for path in tmp_path.iterdir()] == [chosen.name]
