@@ -83,6 +83,8 @@ def aggregate(parts: Iterable[Mapping[str, FeatureStatistics]]) -> Statistics:
             combined[name] = _combine(entries)
         except KeyError as error:
             raise DatasetError(f"the statistics of feature {name!r} lack {error}") from error
+        except OverflowError as error:
+            raise DatasetError(f"the counts of feature {name!r} are too large: {error}") from error
         except ValueError as error:
             raise DatasetError(
                 f"the statistics of feature {name!r} differ in shape: {error}"

@@ -90,6 +90,13 @@ def test_aggregate_of_different_shapes_is_an_error():
         statistics.aggregate(parts)
 
 
+def test_counts_that_no_integer_holds_are_an_error():
+    entry = statistics.compute(np.zeros((2, 1)))
+    huge = entry | {"count": np.array([2**63 - 1, 0], dtype=object)[:1]}
+    with pytest.raises(DatasetError, match="counts of feature 'a' are too large"):
+        statistics.aggregate([{"a": huge}, {"a": huge}])
+
+
 def test_json_round_trip():
     stats = {
         "next.done": statistics.compute(np.array([True, False])),

@@ -187,18 +187,27 @@ def _video_table(source: _Source, table: pa.Table, camera: str) -> VideoTable | 
 
 def _integers(folder: Path, table: pa.Table, name: str) -> NDArray[np.int64]:
     try:
-        numbers: NDArray[np.int64] = table[name].to_numpy().astype(np.int64, casting="safe")
+        numbers: NDArray[np.int64] = _values(table, name).astype(np.int64, casting="safe")
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{folder}: {name} must hold integers without gaps: {error}") from error
     return numbers
 
 
 def _seconds(folder: Path, table: pa.Table, name: str) -> NDArray[np.float64]:
-    seconds = table[name].to_numpy()
+    seconds = _values(table, name)
     if seconds.dtype.kind not in "iuf" or not np.isfinite(seconds).all() or (seconds < 0).any():
         raise DatasetError(f"{folder}: {name} must hold times >= 0 s without gaps")
     times: NDArray[np.float64] = seconds.astype(np.float64)
     return times
+
+
+def _values(table: pa.Table, name: str) -> NDArray[Any]:
+    """Return a column; as objects where it does not hold numbers."""
+    column = table[name]
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return np.array(column.to_pylist(), dtype=object)
+    values: NDArray[Any] = column.to_numpy()
+    return values
 
 
 _EMPTY = np.zeros(0, dtype=np.int64)

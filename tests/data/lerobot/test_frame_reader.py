@@ -288,3 +288,16 @@ def test_a_dataset_without_frames_has_no_statistics_of_pictures(copy):
     pq.write_table(table.slice(0, 0), copy.root / "meta/episodes/chunk-000/file-000.parquet")
     with pytest.raises(DatasetError, match=f"has no frames: {FRONT} has no statistics"):
         DatasetReader.open(copy.root).image_stats(FRONT)
+
+
+def test_places_of_videos_that_are_no_numbers_are_one_error(copy):
+    path = copy.root / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    name = f"videos/{FRONT}/from_timestamp"
+    empty = pa.DictionaryArray.from_arrays(
+        pa.array([None] * len(table), pa.int32()), pa.array([], pa.float64())
+    )
+    spoiled = table.set_column(table.column_names.index(name), name, empty)
+    pq.write_table(spoiled, path)
+    with pytest.raises(DatasetError, match=f"{name} must hold times >= 0 s without gaps"):
+        DatasetReader.open(copy.root)

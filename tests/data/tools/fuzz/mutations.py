@@ -9,6 +9,7 @@ import pyarrow as pa
 DEEP, DEEPEST = "@deep@", "@deepest@"
 """Stand for nested brackets: so many that parsers still follow, and more than any does."""
 _DEPTHS = {DEEP: 900, DEEPEST: 100_000}
+HUGE = 2**1000
 STRANGE = [
     None,
     True,
@@ -106,8 +107,9 @@ def _spoil_node(rng: random.Random, value):
     elif action == 6:
         holder.insert(rng.randrange(len(holder) + 1), json.loads(json.dumps(holder[key])))
     elif isinstance(holder[key], int | float):
+        half = 1.5 if abs(holder[key]) < HUGE else 15  # a float of it may not exist
         holder[key] = rng.choice(
-            (-holder[key], holder[key] + 1, holder[key] * 1.5, holder[key] - 1)
+            (-holder[key], holder[key] + 1, holder[key] * half, holder[key] - 1)
         )
     else:
         holder[key] = rng.choice(STRANGE)
