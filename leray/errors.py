@@ -27,3 +27,7 @@ class EnvError(LerayError):
 
 class CheckpointError(LerayError):
     """A checkpoint is missing, incomplete, damaged, or could not be written."""
+
+
+class LearnerError(LerayError):
+    """A process that takes updates has been lost; training can go on from the last checkpoint."""

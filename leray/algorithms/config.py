@@ -30,13 +30,23 @@ class PolicyConfig(draccus.ChoiceRegistry, abc.ABC):  # type: ignore[misc]
     algorithm_path: ClassVar[str]
     default_batch_size: ClassVar[int] = 256
     """Batch size where `--batch_size` does not say."""
+    learns_online: ClassVar[bool] = True
+    """Whether it can learn from experience that it collects itself."""
+    reads_pictures: ClassVar[bool] = False
+    """Whether it reads the pictures of a dataset."""
 
     device: str | None = None
     """Torch device of the learner (`cpu`, `cuda`, `cuda:1`, `mps`); `null` takes the best found."""
     pretrained_path: str | None = None
-    """Checkpoint folder (`.../pretrained_model`) whose weights training starts from."""
+    """Checkpoint folder (`.../pretrained_model`), or policy `user/name` of the Hub, whose weights
+    training starts from."""
 
     @property
     def type(self) -> str:
         """The name under which this policy is registered."""
         return str(self.get_choice_name(self.__class__))
+
+    @property
+    def batches_per_update(self) -> int:
+        """Batches that each update takes."""
+        return 1

@@ -9,6 +9,10 @@ BUILT_IN = (
     "leray.algorithms.sac.config",
     "leray.algorithms.ppo.config",
     "leray.algorithms.appo.config",
+    "leray.algorithms.bc.config",
+    "leray.algorithms.act.config",
+    "leray.algorithms.diffusion.config",
+    "leray.algorithms.vqbet.config",
     "leray.envs.config",
 )
 ENTRY_POINT_GROUPS = ("leray.policies", "leray.envs")

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import draccus
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from leray.algorithms.config import PolicyConfig
@@ -18,7 +19,21 @@ from leray.data.names import ACTION
 from leray.errors import CheckpointError
 from leray.files import write_json
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, ADAPTER_FILE = "config.json", "model.safetensors", "adapter_config.json"
+
+
+class OldDefaults(NamedTuple):
+    """What LeRobot took for entries that were not in a file, until its defaults changed."""
+
+    newer: frozenset[str]
+    """Entries that all files have which were written since."""
+    defaults: dict[str, Any]
+
+
+_OLD_DEFAULTS = {
+    "diffusion": OldDefaults(frozenset({"resize_shape", "crop_ratio"}), {"crop_shape": [84, 84]})
+}
+"""By type of policy: those of 0.4.3 and older."""
 
 
 class StoredConfig(NamedTuple):
@@ -64,7 +79,34 @@ def save_folder(
     write_json(folder / CONFIG_FILE, {**entries, **extra, **options})
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(stored, folder / WEIGHTS_FILE)
-    processor.save(folder)
+    processor.save(folder, config.device or "cpu")
+
+
+def read_entries(folder: Path) -> dict[str, Any]:
+    """Read `config.json` as it is to be understood here.
+
+    What is missing in files of older versions is there with the value it had for them. The device
+    is left open: that of training may not be here.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        entries = dict(json.loads(path.read_text()))
+        old = _OLD_DEFAULTS.get(entries["type"])
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} is missing or damaged ({error.strerror}): give a folder that holds a policy"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): give a folder that holds a "
+            "policy"
+        ) from error
+    if old is not None and not entries.keys() & old.newer:
+        entries = {**old.defaults, **entries}
+    return {**entries, "device": None}
 
 
 def read_config(folder: Path, family: type[PolicyConfig]) -> StoredConfig:
@@ -77,9 +119,8 @@ def read_config(folder: Path, family: type[PolicyConfig]) -> StoredConfig:
     Raises:
         CheckpointError: the file is missing or damaged, or of another kind of policy.
     """
-    path = folder / CONFIG_FILE
+    raw = read_entries(folder)
     try:
-        raw = json.loads(path.read_text())
         kind = PolicyConfig.get_choice_class(raw["type"])
         if not issubclass(kind, family):
             raise ValueError(f"it is of type {raw['type']}")
@@ -89,21 +130,35 @@ def read_config(folder: Path, family: type[PolicyConfig]) -> StoredConfig:
     except Exception as error:  # draccus raises its own types, with several lines
         reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}: {reason}): give a folder that holds "
-            "a checkpoint of this policy"
+            f"{folder / CONFIG_FILE} cannot be read ({type(error).__name__}: {reason}): give a "
+            "folder that holds a checkpoint of this policy"
         ) from error
     return StoredConfig(config, features, raw)
 
 
-def read_tensors(folder: Path, device: torch.device | None = None) -> dict[str, Tensor]:
+def read_tensors(
+    folder: Path, device: torch.device | None = None, *, prefixes: tuple[str, ...] = ("",)
+) -> dict[str, Tensor]:
     """Read `model.safetensors`.
+
+    Args:
+        folder: the checkpoint.
+        device: where the tensors go; None is the CPU.
+        prefixes: of the names that are read; the others stay in the file.
 
     Raises:
         CheckpointError: the file is missing or damaged.
     """
     path = folder / WEIGHTS_FILE
+    if not path.is_file() and (folder / ADAPTER_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} holds an adapter ({ADAPTER_FILE}) and no weights of its own: merge it into "
+            "its base in LeRobot"
+        )
     try:
-        return dict(load_file(path, device=str(device or "cpu")))
+        with safe_open(path, "pt", device=str(device or "cpu")) as file:
+            names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: give another checkpoint") from error
     except Exception as error:  # safetensors raises its own type

@@ -1,16 +1,17 @@
 """From a policy's type to the classes behind it."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from leray.algorithms.config import PolicyConfig
+from leray.algorithms.hub import pretrained_folder
 from leray.algorithms.plugins import register_plugins
 from leray.algorithms.policy import Policy
-from leray.errors import CheckpointError, ConfigError
+from leray.algorithms.pretrained import read_entries
+from leray.errors import ConfigError
 
 
 def policy_class(policy_type: str) -> Any:
@@ -32,20 +33,21 @@ def algorithm_config(config: PolicyConfig) -> Any:
     return _import(config.algorithm_path)()
 
 
-def load_policy(folder: Path, device: str | None = None) -> Policy:
-    """Read a checkpoint folder, whichever algorithm wrote it.
+def load_policy(path: str | Path, device: str | None = None, revision: str | None = None) -> Policy:
+    """Read a policy, whichever algorithm wrote it, ours or LeRobot's.
+
+    Args:
+        path: a checkpoint folder, or a policy on the Hub as `user/name`.
+        device: where it acts; None takes the best found.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        CheckpointError: the folder holds no checkpoint, or a damaged one.
+        CheckpointError: there is no checkpoint, or a damaged one.
         ConfigError: its type of policy is not installed.
     """
-    try:
-        kind = json.loads((folder / "config.json").read_text())["type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'} is missing or damaged: give a folder that holds a policy"
-        ) from error
-    policy: Policy = policy_class(kind).from_pretrained(folder, pick_device(device))
+    folder = pretrained_folder(path, revision)
+    kind = policy_class(read_entries(folder)["type"])
+    policy: Policy = kind.from_pretrained(folder, pick_device(device))
     return policy
 
 

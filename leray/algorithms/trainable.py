@@ -36,6 +36,8 @@ class TrainableConfig(Protocol):
     seed: int | None
     env_options: EnvConfig | None
     goal_relative: bool
+    observation_space: Any
+    action_space: Any
 
     def prepare(self, options: dict[str, Any], batch_size: int) -> None:
         """Set the policy's options by name, and the batch size.
@@ -90,6 +92,16 @@ class TrainableConfig(Protocol):
         """Set where updates happen (RLlib's own)."""
         ...
 
+    def validate(self) -> None:
+        """Check the options together; with no environment, the spaces are then the policy's own.
+
+        RLlib does so once more when it builds.
+
+        Raises:
+            LerayError: dataset and policy do not exist or do not fit together.
+        """
+        ...
+
     def build_algo(self) -> Any:
         """Build the algorithm, which follows `Trainable` (RLlib's own)."""
         ...
@@ -120,7 +132,11 @@ class Trainable(Protocol):
         ...
 
     def train(self) -> Any:
-        """Go on by a small piece of training."""
+        """Go on by a small piece of training.
+
+        Raises:
+            LearnerError: a learner was lost; the last checkpoint is where training can go on.
+        """
         ...
 
     def report(self) -> dict[str, float]:

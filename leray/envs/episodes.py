@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leray.envs.collector import Act
 from leray.envs.config import EnvConfig
 from leray.envs.make import make_env
-from leray.envs.observation import ObservationMap
+from leray.envs.observation import Observation, ObservationMap
 from leray.envs.video import write_video
 from leray.errors import EnvError
+
+Act = Callable[[Observation, list[int]], NDArray[Any]]
+"""From observations of shape [n, ...] by name, and the slot that each row is of, to actions [n, A].
+
+A slot is one of the environments stepped together; it runs one episode after another.
+"""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,6 +42,7 @@ def run_episodes(
     indices: list[int],
     seed: int,
     num_envs: int,
+    on_begin: Callable[[int], None] | None = None,
     video_folder: Path | None = None,
     max_rendered: int = 0,
 ) -> list[EpisodeResult]:
@@ -44,10 +50,11 @@ def run_episodes(
 
     Args:
         config: the environment.
-        act: chooses actions for observations of shape [n, ...]; n is the number still running.
+        act: chooses actions for the n environments still running.
         indices: which episodes k to run.
         seed: seed of episode 0.
         num_envs: environments stepped together.
+        on_begin: called with the slot at the start of each of its episodes, before any action.
         video_folder: where videos of episodes below `max_rendered` go; None records none.
         max_rendered: how many episodes are recorded.
 
@@ -59,16 +66,23 @@ def run_episodes(
     """
     waiting = list(indices)
     slots = [
-        _Slot(config, seed, video_folder if indices[n] < max_rendered else None)
-        for n in range(min(num_envs, len(indices)))
+        _Slot(config, seed, number, video_folder if indices[number] < max_rendered else None)
+        for number in range(min(num_envs, len(indices)))
     ]
     results: dict[int, EpisodeResult] = {}
+
+    def begin(slot: _Slot) -> bool:
+        began = slot.begin(waiting, max_rendered, video_folder)
+        if began and on_begin is not None:
+            on_begin(slot.number)
+        return began
+
     try:
-        running = [slot for slot in slots if slot.begin(waiting, max_rendered, video_folder)]
+        running = [slot for slot in slots if begin(slot)]
         while running:
             keys = running[0].observation
             batch = {key: np.stack([slot.observation[key] for slot in running]) for key in keys}
-            actions = act(batch)
+            actions = act(batch, [slot.number for slot in running])
             finished = [slot.step(action) for slot, action in zip(running, actions, strict=True)]
             for result in finished:
                 if result is not None:
@@ -76,7 +90,7 @@ def run_episodes(
             running = [
                 slot
                 for slot, result in zip(running, finished, strict=True)
-                if result is None or slot.begin(waiting, max_rendered, video_folder)
+                if result is None or begin(slot)
             ]
     finally:
         for slot in slots:
@@ -87,7 +101,10 @@ def run_episodes(
 class _Slot:
     """One environment that runs one episode after another."""
 
-    def __init__(self, config: EnvConfig, seed: int, video_folder: Path | None) -> None:
+    def __init__(
+        self, config: EnvConfig, seed: int, number: int, video_folder: Path | None
+    ) -> None:
+        self.number = number
         self._config = config
         self._seed = seed
         self._rendering = video_folder is not None
@@ -169,8 +186,7 @@ def random_act(config: EnvConfig, seed: int) -> tuple[Act, Callable[[], None]]:
     env = make_env(config)
     env.action_space.seed(seed)
 
-    def act(observations: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        count = len(next(iter(observations.values())))
-        return np.stack([env.action_space.sample() for _ in range(count)])
+    def act(_: Observation, slots: list[int]) -> NDArray[Any]:
+        return np.stack([env.action_space.sample() for _ in slots])
 
     return act, env.close

@@ -19,6 +19,7 @@ from leray.errors import EnvError
 
 Observation = dict[str, NDArray[Any]]
 _GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
+_PIXELS = "pixels"
 _RENAMED = {"agent_pos": OBSERVATION_STATE, "environment_state": ENVIRONMENT_STATE}
 
 
@@ -27,8 +28,10 @@ class ObservationMap:
 
     * a vector becomes `observation.state`, an image `observation.image`;
     * a goal dictionary becomes `observation.state` and `observation.environment_state` (achieved
-      and desired goal, then, if asked for, their difference and the gripper's offset);
-    * any other dictionary keeps its keys, with gym's `agent_pos` and `pixels` renamed.
+      and desired goal, then, if asked for, their difference and the gripper's offset), and pictures
+      beside the goals are named as below;
+    * any other dictionary keeps its keys, with gym's `agent_pos` and `pixels` renamed: one picture
+      is `observation.image`, those of several cameras are `observation.images.<camera>`.
 
     Args:
         env: the environment; `end_effector_slice` on it tells where the gripper's position lies.
@@ -43,7 +46,7 @@ class ObservationMap:
         self.goals: GoalLayout | None = None
         """Where the goals of a goal task lie, else None."""
         self._map: Callable[[Any], Observation]
-        if isinstance(space, gym.spaces.Dict) and set(space.spaces) == _GOAL_KEYS:
+        if isinstance(space, gym.spaces.Dict) and set(space.spaces) - {_PIXELS} == _GOAL_KEYS:
             self._gripper = getattr(env.unwrapped, "end_effector_slice", None)
             self._goal_relative = goal_relative
             self._map = self._goal
@@ -81,26 +84,29 @@ class ObservationMap:
             parts.append(desired - achieved)
             if self._gripper is not None:
                 parts.append(achieved - observation["observation"][slice(*self._gripper)])
-        return {
+        named = {
             OBSERVATION_STATE: np.asarray(observation["observation"], np.float32),
             ENVIRONMENT_STATE: np.concatenate(parts, dtype=np.float32),
         }
+        return named | _pictures(observation[_PIXELS]) if _PIXELS in observation else named
 
     def _dictionary(self, observation: Mapping[str, Any]) -> Observation:
         named: Observation = {}
         for key, value in observation.items():
-            if key == "pixels" and isinstance(value, Mapping):
-                named |= {
-                    f"{OBSERVATION_IMAGES}.{camera}": np.asarray(frame)
-                    for camera, frame in value.items()
-                }
-            elif key == "pixels":
-                named[OBSERVATION_IMAGE] = np.asarray(value)
+            if key == _PIXELS:
+                named |= _pictures(value)
             elif key.startswith("observation."):
                 named[key] = np.asarray(value)
             else:
                 named[_RENAMED.get(key, f"observation.{key}")] = np.asarray(value)
         return named
+
+
+def _pictures(pixels: Any) -> Observation:
+    """Name gym's `pixels`: one picture, or several by camera."""
+    if not isinstance(pixels, Mapping):
+        return {OBSERVATION_IMAGE: np.asarray(pixels)}
+    return {f"{OBSERVATION_IMAGES}.{camera}": np.asarray(frame) for camera, frame in pixels.items()}
 
 
 def action_feature(env: gym.Env[Any, Any]) -> Feature:

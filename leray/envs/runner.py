@@ -241,8 +241,14 @@ class CollectingEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         return fragment
 
     def _policy_act(self, *, explore: bool) -> Act:
-        policy = self.module.policy
-        return lambda observations: policy.act(observations, deterministic=not explore)
+        policy, envs = self.module.policy, self._ready().envs
+
+        def act(observations: Mapping[str, Any]) -> Any:
+            if begun := envs.beginning:
+                policy.reset(begun)
+            return policy.act(observations, deterministic=not explore)
+
+        return act
 
     def _random(self, observations: Mapping[str, Any]) -> Any:
         return np.stack([self._action_space.sample() for _ in range(self._ready().envs.num_envs)])

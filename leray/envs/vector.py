@@ -122,6 +122,12 @@ class VectorEnv:
                 ended.append(self._end(index))
         return ended, crashed
 
+    @property
+    def beginning(self) -> list[int]:
+        """The environments whose episode has had no step yet."""
+        numbers: list[int] = np.flatnonzero(self._lengths == 0).tolist()
+        return numbers
+
     def close(self) -> None:
         """Close every environment."""
         for env in self.envs:

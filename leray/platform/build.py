@@ -13,10 +13,12 @@ from leray.data.names import ACTION
 from leray.envs.config import EnvConfig
 from leray.envs.make import make_env
 from leray.envs.observation import ObservationMap, action_feature
-from leray.envs.spaces import to_spaces
-from leray.errors import ConfigError, FeatureMismatchError
-from leray.platform.config import DatasetConfig, TrainConfig
+from leray.envs.spaces import from_spaces, to_spaces
+from leray.errors import FeatureMismatchError
+from leray.platform.config import TrainConfig
+from leray.platform.evaluation import check_env
 from leray.platform.run_directory import RunDirectory, resolve_pretrained_model
+from leray.platform.source import open_source
 
 
 def build_algorithm(
@@ -35,8 +37,8 @@ def build_algorithm(
     """
     options = {f.name: getattr(config.policy, f.name) for f in dataclasses.fields(config.policy)}
     options["pretrained_path"] = None if pretrained is None else str(pretrained)
-    device = pick_device(config.policy.device)
-    reader = open_dataset(config.dataset) if config.dataset is not None else None
+    gpus = gpus_per_learner(config)
+    reader, source = open_source(config) or (None, None)
     if reader is not None:
         notes += [f"dataset {reader.root}: {finding}" for finding in reader.findings]
     algorithm = algorithm_config(config.policy)
@@ -46,19 +48,36 @@ def build_algorithm(
         online=bool(config.use_online_training),
         replay_folder=str(run.replay.resolve()),
         replay_slack=_slack(config),
-        dataset_root=None if reader is None else str(reader.root.resolve()),
-        dataset_episodes=None if config.dataset is None else config.dataset.episodes,
+        dataset=source,
+        total_steps=config.steps,
     )
-    algorithm.learners(num_learners=0, num_gpus_per_learner=1 if device.type == "cuda" else 0)
+    algorithm.learners(
+        num_learners=config.learners.num_learners,
+        num_cpus_per_learner=config.learners.num_cpus_per_learner,
+        num_gpus_per_learner=gpus,
+    )
     if config.use_online_training and config.env is not None:
         _add_runners(algorithm, config)
         if reader is not None:
             _check_dataset(env_features(config.env), config.env, reader)
     elif reader is not None:
-        observations, action = to_spaces(_trainable_features(reader))
-        algorithm.environment(None, observation_space=observations, action_space=action)
+        if config.policy.learns_online:  # else it finds out by itself what it reads
+            observations, action = to_spaces(_vectors(reader))
+            algorithm.environment(None, observation_space=observations, action_space=action)
+        if config.env is not None:
+            algorithm.validate()
+            features = from_spaces(algorithm.observation_space, algorithm.action_space)
+            name = f"the {config.policy.type} policy of dataset {reader.root}"
+            check_env(features, config.env, name=name)
     built: Trainable = algorithm.build_algo()
     return built
+
+
+def evaluation_device(config: TrainConfig) -> str | None:
+    """Return where the training process evaluates; it need not have the GPUs that learners have."""
+    device = config.policy.device
+    elsewhere = config.learners.num_learners > 0 and device is not None
+    return None if elsewhere and not str(device).startswith("cpu") else device
 
 
 def pretrained_folder(config: TrainConfig) -> Path | None:
@@ -75,42 +94,6 @@ def env_features(config: EnvConfig) -> Features:
         return Features({**observations, ACTION: action_feature(env)})
     finally:
         env.close()
-
-
-def open_dataset(config: DatasetConfig) -> DatasetReader:
-    """Open the dataset a config names.
-
-    Raises:
-        ConfigError: neither root nor repo_id is given.
-        DatasetError: it is missing or damaged.
-    """
-    return DatasetReader.open(dataset_root(config), episodes=config.episodes)
-
-
-def dataset_root(config: DatasetConfig) -> Path:
-    """Return the local folder of a dataset: its root, else that of its repo id, fetched if needed.
-
-    Raises:
-        ConfigError: neither is given.
-        DatasetError: it is neither here nor on the Hub.
-    """
-    if config.repo_id is None:
-        if config.root is None:
-            raise ConfigError(
-                "the dataset has neither root nor repo_id: give --dataset.root=<folder>"
-            )
-        return config.root
-    if config.root is not None and (config.root / "meta" / "info.json").is_file():
-        return config.root
-    from leray.data.hub.download import resolve  # the Hub's client only where it is asked for
-
-    return resolve(
-        config.repo_id,
-        root=config.root,
-        revision=config.revision,
-        episodes=config.episodes,
-        download_videos=False,
-    )
 
 
 def _add_runners(algorithm: TrainableConfig, config: TrainConfig) -> None:
@@ -144,7 +127,7 @@ def _check_dataset(features: Features, env: EnvConfig, reader: DatasetReader) ->
     )
 
 
-def _trainable_features(reader: DatasetReader) -> Features:
+def _vectors(reader: DatasetReader) -> Features:
     """Return a dataset's numeric observations and its action, with bounds for the action."""
     features = {
         key: feature
@@ -166,6 +149,16 @@ def _trainable_features(reader: DatasetReader) -> Features:
             high=tuple(float(x) for x in stats["max"].reshape(-1)),
         )
     return Features({**features, ACTION: action})
+
+
+def gpus_per_learner(config: TrainConfig) -> float:
+    """Return the Ray GPUs of each learner; a device that is used in this process must be there."""
+    asked, device = config.learners.num_gpus_per_learner, config.policy.device
+    if config.learners.num_learners == 0 or device is None:
+        device = pick_device(device).type
+    if asked is not None:
+        return asked
+    return 1 if device.startswith("cuda") else 0
 
 
 def _slack(config: TrainConfig) -> int:

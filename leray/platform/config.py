@@ -7,111 +7,17 @@ from typing import Literal
 
 from leray.algorithms.config import PolicyConfig, require
 from leray.envs.config import EnvConfig
+from leray.platform.sections import (
+    DatasetConfig,
+    EvalConfig,
+    LearnersConfig,
+    MLflowConfig,
+    RunnersConfig,
+    ValidationConfig,
+)
 
-
-@dataclass(kw_only=True)
-class DatasetConfig:
-    """Where demonstrations come from or go to."""
-
-    repo_id: str | None = None
-    """Name of the dataset, `user/name`; without `root` it is looked up under `$HF_LEROBOT_HOME`,
-    then fetched from the Hub."""
-    root: Path | None = None
-    """Local folder of the dataset (the one that holds `meta/info.json`); where it does not exist
-    and `repo_id` is given, the dataset is fetched into it."""
-    revision: str | None = None
-    """Branch, tag or commit of the Hub; `null` takes the newest format version that can be read."""
-    episodes: list[int] | None = None
-    """Which episodes to use; `null` uses all."""
-
-
-@dataclass(kw_only=True)
-class RunnersConfig:
-    """How experience is collected."""
-
-    num_env_runners: int = 0
-    """Ray actors that step environments; 0 steps them in the training process."""
-    num_envs_per_env_runner: int = 1
-    """Simulations stepped together in each runner, with one batched policy call."""
-    rollout_fragment_length: int | None = None
-    """Steps each environment takes before its experience is handed to the learner; `null` takes 1
-    in `sync` and 16 in `async`."""
-    clock: Literal["sync", "async"] | None = None
-    """`sync`: sample, then learn, the same result for the same seed. `async`: neither waits.
-    `null` takes `sync` for 0 runners and `async` otherwise."""
-    num_cpus_per_env_runner: float = 1.0
-    """Ray CPUs reserved for each runner."""
-    num_gpus_per_env_runner: float = 0.0
-    """Ray GPUs reserved for each runner."""
-    custom_resources_per_env_runner: dict[str, float] = field(default_factory=dict)
-    """Further Ray resources each runner needs, for example `{sim: 1}`."""
-    max_restarts: int = 100
-    """How often lost runners are replaced before the run gives up."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        require(
-            self.num_env_runners >= 0,
-            f"--runners.num_env_runners={self.num_env_runners}: give a whole number >= 0",
-        )
-        for name in ("num_envs_per_env_runner", "rollout_fragment_length"):
-            value = getattr(self, name)
-            require(
-                value is None or value >= 1, f"--runners.{name}={value}: give a whole number >= 1"
-            )
-        require(
-            self.clock in ("sync", "async", None),
-            f"--runners.clock={self.clock}: allowed are sync, async, null",
-        )
-        require(
-            not (self.clock == "async" and self.num_env_runners == 0),
-            "--runners.clock=async needs --runners.num_env_runners >= 1",
-        )
-
-    @property
-    def resolved_clock(self) -> Literal["sync", "async"]:
-        """The clock in force: the one asked for, else by the number of runners."""
-        return self.clock or ("sync" if self.num_env_runners == 0 else "async")
-
-    @property
-    def fragment_length(self) -> int:
-        """Steps per fragment in force."""
-        return self.rollout_fragment_length or (1 if self.resolved_clock == "sync" else 16)
-
-
-@dataclass(kw_only=True)
-class EvalConfig:
-    """How a policy is judged."""
-
-    n_episodes: int = 50
-    """Episodes per evaluation, with deterministic actions and fixed seeds."""
-    batch_size: int = 10
-    """Environments stepped together during evaluation."""
-    num_env_runners: int = 0
-    """Ray actors that evaluate; 0 evaluates in the training process."""
-    max_episodes_rendered: int = 1
-    """Episodes of each evaluation that are saved as video; 0 records none."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("n_episodes", "batch_size"):
-            value = getattr(self, name)
-            require(value >= 1, f"--eval.{name}={value}: give a whole number >= 1")
-        for name in ("num_env_runners", "max_episodes_rendered"):
-            value = getattr(self, name)
-            require(value >= 0, f"--eval.{name}={value}: give a whole number >= 0")
-
-
-@dataclass(kw_only=True)
-class MLflowConfig:
-    """Where metrics go."""
-
-    enable: bool = True
-    """Record this run in MLflow."""
-    tracking_uri: str | None = None
-    """MLflow server or store; `null` takes `$MLFLOW_TRACKING_URI`, else `outputs/mlflow.db`."""
-    experiment: str = "leray"
-    """MLflow experiment the run belongs to."""
+EVAL_METRICS = ("eval/success_rate", "eval/return_mean", "eval/episode_length")
+"""Figures of evaluation that tell which policy is best."""
 
 
 @dataclass(kw_only=True)
@@ -121,7 +27,9 @@ class TrainConfig:
     policy: PolicyConfig
     env: EnvConfig | None = None
     dataset: DatasetConfig | None = None
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     runners: RunnersConfig = field(default_factory=RunnersConfig)
+    learners: LearnersConfig = field(default_factory=LearnersConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     mlflow: MLflowConfig = field(default_factory=MLflowConfig)
     output_dir: Path | None = None
@@ -135,11 +43,20 @@ class TrainConfig:
     steps: int = 100_000
     """Environment steps to train for; offline, gradient updates."""
     batch_size: int | None = None
-    """Transitions per update; `null` takes the policy's own (256 for sac)."""
+    """Samples per batch, of all learners together; `null` takes the policy's own (256 for sac)."""
+    num_workers: int = 0
+    """Ray actors that read and decode pictures for each learner; 0 does it in the learner's own
+    threads."""
     use_online_training: bool | None = None
-    """Collect experience while training; `null` does so when an environment is given."""
+    """Collect experience while training; `null` does so when an environment is given to a policy
+    that can learn from it."""
     eval_freq: int = 20_000
-    """Steps between evaluations; 0 evaluates only at the end."""
+    """Steps between evaluations, in the environment and on held-out episodes; 0 evaluates only at
+    the end."""
+    best_metric: str | None = None
+    """Figure that `checkpoints/best` is the best by, such as `validation/loss`; higher is better
+    unless its name holds `loss`. `null` takes `eval/success_rate` where the environment reports it,
+    else `validation/loss` where episodes are held out."""
     log_freq: int = 1_000
     """Steps between metric reports."""
     save_checkpoint: bool = True
@@ -147,20 +64,41 @@ class TrainConfig:
     save_freq: int = 20_000
     """Steps between checkpoints."""
     keep_checkpoints: int | None = 3
-    """How many of the newest checkpoints to keep; `null` keeps all."""
+    """How many of the newest checkpoints to keep, beside the best one; `null` keeps all."""
 
     def __post_init__(self) -> None:
         """Check ranges and combinations, and fill what follows from other fields."""
         for name in ("steps", "log_freq", "save_freq"):
             value = getattr(self, name)
             require(value >= 1, f"--{name}={value}: give a whole number >= 1")
-        require(self.eval_freq >= 0, f"--eval_freq={self.eval_freq}: give a whole number >= 0")
+        for name in ("eval_freq", "num_workers"):
+            value = getattr(self, name)
+            require(value >= 0, f"--{name}={value}: give a whole number >= 0")
         require(
             self.batch_size is None or self.batch_size >= 1,
             f"--batch_size={self.batch_size}: give a whole number >= 1",
         )
+        self._settle_experience()
+        self._check_judging()
+        if self.job_name is None:
+            task = self.env.task if self.env is not None else "offline"
+            self.job_name = f"{task.replace('/', '_')}_{self.policy.type}"
+
+    def _settle_experience(self) -> None:
+        """Fill whether experience is collected, and check that there is something to learn from."""
+        kind, can_collect = self.policy.type, self.policy.learns_online
         if self.use_online_training is None:
-            self.use_online_training = self.env is not None
+            self.use_online_training = self.env is not None and can_collect
+        require(
+            can_collect or not self.use_online_training,
+            f"--use_online_training=true: {kind} learns from demonstrations only; drop the flag "
+            "(an environment then serves for evaluation), or use another --policy.type",
+        )
+        require(
+            can_collect or self.dataset is not None,
+            f"--policy.type={kind} learns from demonstrations: give --dataset.root=<folder> or "
+            "--dataset.repo_id=<user/name>",
+        )
         require(
             not self.use_online_training or self.env is not None,
             "--use_online_training=true needs an environment: "
@@ -170,9 +108,36 @@ class TrainConfig:
             self.use_online_training or self.dataset is not None,
             "--use_online_training=false needs a dataset: give --dataset.root=<folder>",
         )
-        if self.job_name is None:
-            task = self.env.task if self.env is not None else "offline"
-            self.job_name = f"{task.replace('/', '_')}_{self.policy.type}"
+        require(
+            self.use_online_training or self.runners.num_env_runners == 0,
+            f"--runners.num_env_runners={self.runners.num_env_runners}: nothing is collected "
+            "without online training; drop the flag (--eval.num_env_runners is for evaluation)",
+        )
+
+    def _check_judging(self) -> None:
+        """Check that what policies are judged by can be had."""
+        require(
+            self.dataset is not None or not self.validation.is_asked_for,
+            "--validation holds episodes of a dataset out, and there is none: give "
+            "--dataset.root=<folder>, or drop --validation.*",
+        )
+        metric = self.best_metric
+        sources = {"eval": self.env is not None, "validation": self.validation.is_asked_for}
+        require(
+            metric is None or metric in EVAL_METRICS or metric.startswith("validation/"),
+            f"--best_metric={metric}: allowed are validation/loss, {', '.join(EVAL_METRICS)}",
+        )
+        require(
+            metric is None or sources[metric.split("/")[0]],
+            f"--best_metric={metric}: needs an environment (--env.type=...) for eval/..., "
+            "or held-out episodes (--validation.fraction=0.1) for validation/...",
+        )
+
+    @property
+    def samples_per_update(self) -> int:
+        """Samples that an update from a dataset takes, of all learners together."""
+        batch_size = self.batch_size or self.policy.default_batch_size
+        return batch_size * self.policy.batches_per_update
 
     def default_output_dir(self, now: datetime.datetime) -> Path:
         """Return `outputs/train/<date>/<time>_<job_name>`, as LeRobot lays it out."""
@@ -184,7 +149,8 @@ class EvalPolicyConfig:
     """Which trained policy to judge."""
 
     path: Path
-    """Checkpoint folder: `.../pretrained_model`, or the checkpoint or run folder that holds one."""
+    """Checkpoint folder: `.../pretrained_model`, or the checkpoint or run folder that holds one; or
+    the name of a policy on the Hub, `user/name`."""
     device: str | None = None
     """Torch device for the policy; `null` takes the best found."""
 
@@ -235,6 +201,8 @@ class RecordDatasetConfig:
     """Episodes to save."""
     only_successes: bool = True
     """Save only episodes that end in success, where the environment reports success."""
+    video: bool = True
+    """Keep pictures as video (AV1, near key frames), `false` as PNG images, exact and larger."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

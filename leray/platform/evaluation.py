@@ -3,29 +3,34 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 
+from leray.algorithms.policy import Policy
 from leray.algorithms.registry import load_policy
-from leray.data.features import Features, check_compatible
+from leray.data.features import Feature, Features, check_compatible
 from leray.data.names import ACTION
 from leray.envs.config import EnvConfig
 from leray.envs.episodes import EpisodeResult, run_episodes
 from leray.envs.make import make_env
-from leray.envs.observation import ObservationMap
+from leray.envs.observation import Observation, ObservationMap
 from leray.envs.panda.rendering import rendering_available
 from leray.errors import LerayError
 from leray.files import write_json
-from leray.platform.config import EvalConfig
+from leray.platform.sections import EvalConfig
 
 logger = logging.getLogger(__name__)
 
 EVAL_TIMEOUT_S = 3600.0
+_Outcome = tuple[list[EpisodeResult], list[float]]
+"""Episodes, and how long each call of the policy took in seconds."""
 
 
 @dataclass(slots=True)
@@ -34,6 +39,8 @@ class Evaluation:
 
     episodes: list[EpisodeResult]
     seconds: float
+    act_s: list[float] = field(default_factory=list)
+    """How long each call of the policy took, for all environments that ran beside each other."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -45,7 +52,15 @@ class Evaluation:
         success = [e.success for e in self.episodes if e.success is not None]
         if success:
             metrics["eval/success_rate"] = float(np.mean(success))
+        for name, seconds in self._act_percentiles().items():
+            metrics[f"eval/act_ms_{name}"] = 1000 * seconds
         return metrics
+
+    def _act_percentiles(self) -> dict[str, float]:
+        """Return the median and the 95th percentile of `act_s`, in seconds."""
+        if not self.act_s:
+            return {}
+        return {f"p{percent}": float(np.percentile(self.act_s, percent)) for percent in (50, 95)}
 
     def info(self, env: EnvConfig) -> dict[str, Any]:
         """Return `eval_info.json` as LeRobot lays it out, with each episode beside it."""
@@ -60,6 +75,7 @@ class Evaluation:
             "eval_s": self.seconds,
             "eval_ep_s": self.seconds / count,
             "video_paths": videos,
+            **{f"act_s_{name}": value for name, value in self._act_percentiles().items()},
         }
         metrics = {
             "sum_rewards": [e.sum_reward for e in self.episodes],
@@ -92,6 +108,8 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Run the deterministic policy of a checkpoint folder.
 
+    What it draws at random, as a diffusion policy does, is drawn from the seed.
+
     Args:
         folder: the `pretrained_model` folder.
         env: where to act.
@@ -115,10 +133,41 @@ def evaluate_checkpoint(
     job = _Job(str(folder), env, config.batch_size, seed, video_folder, rendered, device)
     indices = list(range(config.n_episodes))
     if config.num_env_runners == 0:
-        episodes = job.run(indices)
+        episodes, act_s = job.run(indices)
     else:
-        episodes = _run_remotely(job, indices, config.num_env_runners)
-    return Evaluation(episodes, time.monotonic() - began)
+        episodes, act_s = _run_remotely(job, indices, config.num_env_runners)
+    return Evaluation(episodes, time.monotonic() - began, act_s)
+
+
+def check_env(features: Features, config: EnvConfig, *, name: str) -> None:
+    """Compare what a policy reads and does with what an environment gives and takes.
+
+    Args:
+        features: observations and action of the policy.
+        config: the environment.
+        name: what an error calls the policy.
+
+    Raises:
+        FeatureMismatchError: they do not fit together.
+        EnvError: the environment cannot be built.
+    """
+    env = make_env(config)
+    try:
+        offered = dict(ObservationMap(env, goal_relative=config.goal_relative).features)
+        space = env.action_space
+    finally:
+        env.close()
+    keys = [key for key in features if key != ACTION]
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+        offered[ACTION] = Feature(str(space.dtype), space.shape)
+        keys.append(ACTION)
+    check_compatible(
+        features,
+        Features(offered),
+        left_name=name,
+        right_name=f"environment {config.task}",
+        keys=keys,
+    )
 
 
 @dataclass(slots=True)
@@ -133,24 +182,43 @@ class _Job:
     max_rendered: int
     device: str | None
 
-    def run(self, indices: Sequence[int]) -> list[EpisodeResult]:
+    def run(self, indices: Sequence[int]) -> _Outcome:
         policy = load_policy(Path(self.folder), self.device)
-        _check_env(policy.features, self.env)
-        return run_episodes(
+        check_env(policy.features, self.env, name="the policy")
+        policy.reset()
+        policy.seed(self.seed + indices[0])
+        timed = _TimedPolicy(policy)
+        episodes = run_episodes(
             self.env,
-            lambda observations: policy.act(observations, deterministic=True),
+            timed.act,
             indices=list(indices),
             seed=self.seed,
             num_envs=self.num_envs,
+            on_begin=lambda slot: policy.reset([slot]),
             video_folder=self.video_folder,
             max_rendered=self.max_rendered,
         )
+        return episodes, timed.seconds
 
 
-def _run_remotely(job: _Job, indices: list[int], num_runners: int) -> list[EpisodeResult]:
+class _TimedPolicy:
+    """Acts deterministically and notes how long each call took."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.seconds: list[float] = []
+
+    def act(self, observations: Observation, slots: list[int]) -> NDArray[Any]:
+        began = time.perf_counter()
+        actions = self._policy.act(observations, deterministic=True, envs=slots)
+        self.seconds.append(time.perf_counter() - began)
+        return actions
+
+
+def _run_remotely(job: _Job, indices: list[int], num_runners: int) -> _Outcome:
     """Deal the episodes out to Ray tasks; one that dies is tried again."""
 
-    def run(part: list[int]) -> list[EpisodeResult]:
+    def run(part: list[int]) -> _Outcome:
         torch.set_num_threads(1)
         return job.run(part)
 
@@ -160,20 +228,5 @@ def _run_remotely(job: _Job, indices: list[int], num_runners: int) -> list[Episo
         results = ray.get([remote.remote(part) for part in parts], timeout=EVAL_TIMEOUT_S)
     except ray.exceptions.RayTaskError as error:  # its own text is the remote traceback
         raise error.cause if isinstance(error.cause, LerayError) else error from error
-    return sorted((episode for part in results for episode in part), key=lambda e: e.index)
-
-
-def _check_env(features: Features, config: EnvConfig) -> None:
-    """Compare what a policy reads with what the environment gives, before the first step."""
-    env = make_env(config)
-    try:
-        offered = ObservationMap(env, goal_relative=config.goal_relative).features
-    finally:
-        env.close()
-    check_compatible(
-        features,
-        offered,
-        left_name="the policy",
-        right_name=f"environment {config.task}",
-        keys=[key for key in features if key != ACTION],
-    )
+    episodes = [episode for part, _ in results for episode in part]
+    return sorted(episodes, key=lambda e: e.index), [s for _, part in results for s in part]

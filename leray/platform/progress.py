@@ -7,18 +7,25 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
+RATE = "rate"
+"""Stands for the format of rates: small ones get two digits behind the point."""
 LABELS = {
-    "time/env_steps_per_s": ("steps/s", "{:,.0f}"),
-    "time/updates_per_s": ("updates/s", "{:,.0f}"),
+    "time/env_steps_per_s": ("steps/s", RATE),
+    "time/updates_per_s": ("updates/s", RATE),
+    "time/samples_per_s": ("samples/s", RATE),
+    "loss/total": ("loss", "{:.4f}"),
+    "train/lr": ("lr", "{:.1e}"),
     "train/episode_return": ("return", "{:.2f}"),
     "train/success_rate": ("success", "{:.0%}"),
     "train/entropy": ("entropy", "{:.2f}"),
     "buffer/online": ("online", "{:,.0f}"),
     "buffer/offline": ("offline", "{:,.0f}"),
+    "validation/loss": ("validation loss", "{:.4f}"),
     "eval/success_rate": ("eval success", "{:.0%}"),
     "eval/return_mean": ("eval return", "{:.2f}"),
 }
 """Metric name to label and format; metrics not named here are not shown."""
+SMALL_RATE = 10
 BAR_CELLS = 40
 
 
@@ -29,6 +36,7 @@ class Progress:
         total_steps: Step at which the run ends.
         start_step: Step at which this process began, above 0 for a resumed run.
         stream: Where to write; None takes standard output.
+        unit: What a step is called.
         is_tty: Draw live; None does so when the stream is a terminal and `CI` is not set.
         clock: Seconds that only grow; another clock serves tests.
     """
@@ -39,10 +47,12 @@ class Progress:
         start_step: int = 0,
         stream: IO[str] | None = None,
         *,
+        unit: str = "step",
         is_tty: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total_steps
+        self._unit = unit
         self._start = start_step
         self._step = start_step
         self._clock = clock
@@ -102,7 +112,7 @@ class Progress:
         share = self._step / self._total if self._total else 1.0
         eta = self.eta_s()
         left = "" if eta is None else f"  left {_duration(eta)}"
-        return f"step {self._step:,}/{self._total:,} ({share:.0%}){left}"
+        return f"{self._unit} {self._step:,}/{self._total:,} ({share:.0%}){left}"
 
     def _values(self, values: Mapping[str, float]) -> str:
         return "".join(
@@ -141,7 +151,10 @@ class Progress:
 
 
 def _formatted(name: str, value: float) -> str:
-    return LABELS[name][1].format(value) if math.isfinite(value) else "-"
+    form = LABELS[name][1]
+    if form == RATE:
+        form = "{:.2f}" if abs(value) < SMALL_RATE else "{:,.0f}"
+    return form.format(value) if math.isfinite(value) else "-"
 
 
 def _duration(seconds: float) -> str:

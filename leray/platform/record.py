@@ -1,5 +1,6 @@
 """`leray record`: demonstrations by a scripted expert or a trained policy, as a LeRobot dataset."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from leray.algorithms.imitation.inputs import is_picture
+from leray.algorithms.processor import IMAGE_AXES
 from leray.algorithms.registry import load_policy
 from leray.data.features import Feature, Features, check_compatible
 from leray.data.lerobot.writer import DatasetWriter
@@ -33,9 +36,10 @@ _STEP_FEATURES = {
     SUCCESS: Feature("bool", (1,)),
 }
 
-Episode = dict[str, NDArray[Any]]
 Actor = Callable[[Any, dict[str, NDArray[Any]]], NDArray[Any]]
 """From the environment's own and the mapped observation to an action."""
+Add = Callable[[dict[str, Any]], None]
+"""Takes a frame."""
 
 
 def run(config: RecordConfig) -> None:
@@ -58,6 +62,7 @@ def _record(config: RecordConfig, env: gym.Env[Any, Any]) -> None:
     task = str(getattr(env.unwrapped, "task_description", config.env.task))
     total = config.dataset.num_episodes
     with _open_writer(config, features, _fps(env)) as writer:
+        add = functools.partial(writer.add_frame, task=task)
         first = writer.num_episodes
         progress = Progress(total)
         tried, failures = 0, 0
@@ -65,9 +70,10 @@ def _record(config: RecordConfig, env: gym.Env[Any, Any]) -> None:
             number = writer.num_episodes + failures * RETRY_SEED_STRIDE
             seed = (FIRST_SEED + config.seed + number) % 2**31
             restart(seed)
-            episode, succeeded = _run_episode(env, mapping, act, seed=seed)
+            succeeded = _run_episode(env, mapping, act, seed=seed, add=add)
             tried += 1
             if config.dataset.only_successes and succeeded is False:
+                writer.clear_episode_buffer()
                 failures += 1
                 if failures >= MAX_FAILURES:
                     raise ConfigError(
@@ -76,7 +82,7 @@ def _record(config: RecordConfig, env: gym.Env[Any, Any]) -> None:
                     )
                 continue
             failures = 0
-            writer.add_episode(episode, task)
+            writer.save_episode()
             saved += 1
             if progress.is_live or saved % max(1, total // 10) == 0:
                 progress.update(saved, {})
@@ -88,34 +94,36 @@ def _record(config: RecordConfig, env: gym.Env[Any, Any]) -> None:
 
 
 def _run_episode(
-    env: gym.Env[Any, Any], mapping: ObservationMap, act: Actor, *, seed: int
-) -> tuple[Episode, bool | None]:
-    """Run one episode.
+    env: gym.Env[Any, Any], mapping: ObservationMap, act: Actor, *, seed: int, add: Add
+) -> bool | None:
+    """Run one episode and hand over its frames one by one, so that pictures need not wait.
 
     Returns:
-        Its columns, [frames, ...], and whether it succeeded; None where nothing is reported.
+        Whether it succeeded; None where nothing is reported.
     """
-    rows: dict[str, list[Any]] = {}
     observation, _ = env.reset(seed=seed)
     ended, succeeded = False, None
     while not ended:
-        named = mapping(observation)
+        named = {
+            key: np.asarray(value, mapping.features[key].dtype)
+            for key, value in mapping(observation).items()
+        }
         action = np.asarray(act(observation, named), env.action_space.dtype)
         observation, reward, terminated, truncated, info = env.step(action)
         ended = terminated or truncated
         if "is_success" in info:
             succeeded = bool(succeeded) or bool(info["is_success"])
-        row = {
-            **named,
-            ACTION: action,
-            REWARD: np.float32(reward),
-            DONE: terminated,
-            TRUNCATED: truncated and not terminated,
-            SUCCESS: bool(info.get("is_success", False)),
-        }
-        for key, value in row.items():
-            rows.setdefault(key, []).append(value)
-    return {key: np.stack(values) for key, values in rows.items()}, succeeded
+        add(
+            {
+                **named,
+                ACTION: action,
+                REWARD: np.float32(reward),
+                DONE: np.bool_(terminated),
+                TRUNCATED: np.bool_(truncated and not terminated),
+                SUCCESS: np.bool_(info.get("is_success", False)),
+            }
+        )
+    return succeeded
 
 
 def _actor(
@@ -139,14 +147,19 @@ def _actor(
             batch = {key: value[None] for key, value in named.items()}
             return noise.add(policy.act(batch, deterministic=True)[0])
 
-        return act, noise.restart
+        def begin(seed: int) -> None:
+            noise.restart(seed)
+            policy.reset()
+            policy.seed(_own_seed(seed))
+
+        return act, begin
     if config.policy.type == "random":
         return (lambda _, __: space.sample()), lambda seed: _seed(space, seed)
     expert = make_expert(env)
 
     def restart(seed: int) -> None:
         noise.restart(seed)
-        expert.reset()
+        expert.reset(seed)
 
     return (lambda observation, _: noise.add(expert.act(observation))), restart
 
@@ -161,7 +174,7 @@ class _Noise:
 
     def restart(self, seed: int) -> None:
         """Begin the random numbers of an episode."""
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(_own_seed(seed))
 
     def add(self, action: NDArray[Any]) -> NDArray[Any]:
         """Return an action with noise; the action itself where its scale is zero."""
@@ -172,14 +185,31 @@ class _Noise:
 
 
 def _seed(space: gym.spaces.Box, seed: int) -> None:
-    space.seed(seed)
+    space.seed(_own_seed(seed))
+
+
+def _own_seed(seed: int) -> int:
+    """Return a seed for who acts: with the environment's, actions would tell where the goal is."""
+    return int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
 
 
 def _open_writer(config: RecordConfig, features: Features, fps: int) -> DatasetWriter:
     root = config.dataset.root
     if config.resume:
         return DatasetWriter.resume(root)
-    return DatasetWriter.create(root, fps=fps, features=features, robot_type=_robot(config))
+    stored = _stored(features, as_video=config.dataset.video)
+    return DatasetWriter.create(root, fps=fps, features=stored, robot_type=_robot(config))
+
+
+def _stored(features: Features, *, as_video: bool) -> Features:
+    """Return features as a dataset holds them: pictures encoded."""
+    dtype = "video" if as_video else "image"
+    return Features(
+        {
+            name: Feature(dtype, feature.shape, IMAGE_AXES) if is_picture(feature) else feature
+            for name, feature in features.items()
+        }
+    )
 
 
 def _robot(config: RecordConfig) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from leray.algorithms.hub import pretrained_folder
 from leray.errors import CheckpointError, ConfigError
 from leray.files import fsync_directory, write_atomic
 
@@ -15,6 +16,7 @@ CHECKPOINTS = "checkpoints"
 PRETRAINED_MODEL = "pretrained_model"
 TRAINING_STATE = "training_state"
 LAST = "last"
+BEST = "best"
 WRITING = ".tmp-"
 REPLACED = ".replaced-"
 
@@ -82,13 +84,25 @@ class RunDirectory:
         That is the one `last` points to; where the link is missing or dangles, the newest.
         """
         complete = self.list_checkpoints()
-        link = self.checkpoints / LAST
-        if link.is_symlink():
-            target = os.readlink(link)
-            for step, folder in complete:
-                if folder.name == target:
-                    return step, folder
-        return complete[-1] if complete else None
+        return self._linked(LAST) or (complete[-1] if complete else None)
+
+    def best_checkpoint(self) -> tuple[int, Path] | None:
+        """Return step and folder of the checkpoint that `best` points to, or None."""
+        return self._linked(BEST)
+
+    def mark_best(self, step: int) -> None:
+        """Point `best` at the checkpoint of a step, which is there.
+
+        Raises:
+            CheckpointError: the disk refuses the write.
+        """
+        try:
+            self._link(BEST, self.checkpoint(step))
+            fsync_directory(self.checkpoints)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.checkpoints / BEST}: not written: {error.strerror or error}"
+            ) from error
 
     @contextmanager
     def writing_checkpoint(self, step: int) -> Iterator[Path]:
@@ -118,14 +132,14 @@ class RunDirectory:
     def prune(self, keep: int | None) -> list[Path]:
         """Delete all but the newest `keep` checkpoints; return what was deleted.
 
-        The one `last` points to always stays. `None` keeps all.
+        Those that `last` and `best` point to always stay. `None` keeps all.
         """
         if keep is None:
             return []
         complete = self.list_checkpoints()
-        last = self.last_checkpoint()
-        stale = [folder for _, folder in complete[: max(len(complete) - max(keep, 1), 0)]]
-        removed = [folder for folder in stale if last is None or folder != last[1]]
+        kept = {self.last_checkpoint(), self.best_checkpoint()}
+        stale = complete[: max(len(complete) - max(keep, 1), 0)]
+        removed = [checkpoint[1] for checkpoint in stale if checkpoint not in kept]
         for folder in removed:
             doomed = self.checkpoints / f"{WRITING}{folder.name}-{uuid.uuid4().hex[:8]}"
             folder.rename(doomed)  # a half-deleted checkpoint must not look complete
@@ -138,11 +152,21 @@ class RunDirectory:
             shutil.rmtree(replaced, ignore_errors=True)
             final.rename(replaced)
         temporary.rename(final)
-        link = self.checkpoints / f"{WRITING}{LAST}-{uuid.uuid4().hex[:8]}"
-        link.symlink_to(final.name)
-        link.replace(self.checkpoints / LAST)
+        self._link(LAST, final)
         fsync_directory(self.checkpoints)
         shutil.rmtree(replaced, ignore_errors=True)
+
+    def _link(self, name: str, checkpoint: Path) -> None:
+        """Point a relative link at a checkpoint, whatever it pointed to before."""
+        link = self.checkpoints / f"{WRITING}{name}-{uuid.uuid4().hex[:8]}"
+        link.symlink_to(checkpoint.name)
+        link.replace(self.checkpoints / name)
+
+    def _linked(self, name: str) -> tuple[int, Path] | None:
+        """Return the complete checkpoint that a link points to, or None."""
+        link = self.checkpoints / name
+        target = os.readlink(link) if link.is_symlink() else None
+        return next((one for one in self.list_checkpoints() if one[1].name == target), None)
 
     def _clear_interrupted(self) -> None:
         for leftover in self.checkpoints.glob(f"{WRITING}*"):
@@ -172,15 +196,16 @@ def run_of(config_file: Path) -> Path | None:
 
 
 def resolve_pretrained_model(path: Path) -> Path:
-    """Return the `pretrained_model` folder meant by a run, a checkpoint or that folder itself.
+    """Return the folder of the policy meant by a run, a checkpoint, that folder itself or a name.
+
+    Args:
+        path: a folder, or `user/name` of a policy on the Hub.
 
     Raises:
         CheckpointError: there is none.
     """
     if not path.is_dir():
-        raise CheckpointError(
-            f"{path}: no such folder; give a run, a checkpoint or a pretrained_model folder"
-        )
+        return pretrained_folder(path)
     if (path / "config.json").is_file():
         return path
     if (path / PRETRAINED_MODEL / "config.json").is_file():

@@ -85,6 +85,8 @@ def _describe_member(type_: Any) -> str:
         return "one of " + ", ".join(str(value) for value in arguments)
     if origin is list:
         return "a list such as [1, 2]" if arguments[0] in (int, float) else "a list such as [a, b]"
+    if origin is tuple:
+        return f"a list of {len(arguments)} values"
     if origin is dict or type_ is dict:
         return "a mapping such as '{a: 1}'"
     return WORDS.get(type_, getattr(type_, "__name__", str(type_)))
@@ -149,7 +151,10 @@ def _section(
     kind = MISSING if default is MISSING else getattr(default, "type", None)
     yield Option(selector, Literal[tuple(known)], kind, f"Which kind of {key}: {names}.", choice)
     if section is PolicyConfig and key:
-        text = "Start from this checkpoint folder, its options and weights; replaces `policy.type`."
+        text = (
+            "Start from this checkpoint folder, or policy `user/name` of the Hub, its options and "
+            "weights; replaces `policy.type`."
+        )
         yield Option(join(key, "path"), str | None, None, text, choice)
     yield from _fields(section, key, None, choice)
     common = {field.name for field in fields(section)}

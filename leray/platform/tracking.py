@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 import leray
-from leray.platform.config import MLflowConfig
 from leray.platform.info import git_commit
 from leray.platform.journal import Journal
 from leray.platform.mlflow_store import (
@@ -23,6 +22,7 @@ from leray.platform.mlflow_store import (
     resolve_tracking_uri,
 )
 from leray.platform.run_directory import RunDirectory
+from leray.platform.sections import MLflowConfig
 
 logger = logging.getLogger(__name__)
 Records = list[dict[str, Any]]

@@ -21,7 +21,7 @@ def scripted(scripted_env):
     del gym.registry["test/Scripted-v0"]
 
 
-def still(observations):
+def still(observations, slots):
     return np.zeros((len(observations[STATE]), 2), np.float32)
 
 
@@ -43,7 +43,7 @@ def test_success_counts_when_reached_once_and_is_none_where_not_reported(scripte
     assert unknown.success is None
 
 
-def feedback(observations):
+def feedback(observations, slots):
     """A policy that sees each environment's own state only."""
     state = observations[STATE]
     return np.clip(-2 * state[:, 1:2] - 0.5 * state[:, 2:3], -1, 1).astype(np.float32)
@@ -59,7 +59,7 @@ def test_results_do_not_depend_on_how_many_run_side_by_side():
 def test_an_episode_is_the_same_whatever_runs_before_it():
     config = GymEnvConfig(task="PandaReach-v3")
 
-    def act(observations):
+    def act(observations, slots):
         offset = observations["observation.environment_state"][:, 6:9]
         return np.clip(5 * offset, -1, 1).astype(np.float32)
 
@@ -77,19 +77,45 @@ def test_results_are_in_the_order_asked_for(scripted):
 def test_the_policy_is_asked_for_running_episodes_only(scripted):
     asked = []
 
-    def act(observations):
-        asked.append(len(observations[STATE]))
-        return still(observations)
+    def act(observations, slots):
+        asked.append((slots, len(observations[STATE])))
+        return still(observations, slots)
 
     run(scripted(length=2), act, indices=range(3), num_envs=2)
-    assert asked == [2, 2, 1, 1]
+    assert asked == [([0, 1], 2), ([0, 1], 2), ([0], 1), ([0], 1)]
+
+
+class Counting:
+    """A policy with memory: it acts by how many steps it has seen of a slot's episode."""
+
+    def __init__(self):
+        self.seen = {}
+        self.begun = []
+
+    def begin(self, slot):
+        self.begun.append(slot)
+        self.seen[slot] = 0
+
+    def act(self, observations, slots):
+        steps = observations[STATE][:, 1]
+        assert [self.seen[slot] for slot in slots] == steps.tolist()
+        for slot in slots:
+            self.seen[slot] += 1
+        return still(observations, slots)
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 3])
+def test_a_policy_with_memory_hears_of_each_start_before_it_acts(scripted, num_envs):
+    policy = Counting()
+    run(scripted(length=4), policy.act, indices=range(5), num_envs=num_envs, on_begin=policy.begin)
+    assert policy.begun == [episode % num_envs for episode in range(5)]
 
 
 def test_environments_are_closed_even_if_the_policy_fails(scripted, scripted_env, monkeypatch):
     closed = []
     monkeypatch.setattr(scripted_env, "close", lambda self: closed.append(self))
 
-    def act(observations):
+    def act(observations, slots):
         raise RuntimeError("the policy is broken")
 
     with pytest.raises(RuntimeError, match="broken"):
@@ -148,7 +174,7 @@ def test_random_actions_depend_on_the_seed():
     actions = []
     for seed in (1, 1, 2):
         act, close = random_act(config, seed)
-        actions.append(act(observations))
+        actions.append(act(observations, [0, 1, 2]))
         close()
     assert actions[0].shape == (3, 1)
     assert np.array_equal(actions[0], actions[1])

@@ -73,6 +73,26 @@ def test_gyms_robot_dictionary_is_renamed():
     assert np.array_equal(named["observation.state"], sample["agent_pos"])
 
 
+def test_pictures_beside_goals():
+    point, camera = Box(-1, 1, (2,), np.float32), Box(0, 255, (8, 6, 3), np.uint8)
+    names = ("observation", "achieved_goal", "desired_goal")
+    for pixels, key in (
+        (camera, "observation.image"),
+        (gym.spaces.Dict({"top": camera}), "observation.images.top"),
+    ):
+        space = gym.spaces.Dict({**dict.fromkeys(names, point), "pixels": pixels})
+        mapping = ObservationMap(Spaces(space), goal_relative=True)
+        assert shapes(mapping) == {
+            "observation.state": ("float32", (2,)),
+            "observation.environment_state": ("float32", (6,)),
+            key: ("uint8", (8, 6, 3)),
+        }
+        assert mapping.goals is not None
+        sample = space.sample()
+        frame = sample["pixels"] if pixels is camera else sample["pixels"]["top"]
+        np.testing.assert_array_equal(mapping(sample)[key], frame)
+
+
 def test_a_dictionary_with_one_picture():
     space = gym.spaces.Dict({"pixels": Box(0, 255, (8, 6, 3), np.uint8)})
     assert list(ObservationMap(Spaces(space), goal_relative=True).features) == ["observation.image"]

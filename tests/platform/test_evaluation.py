@@ -5,11 +5,13 @@ import math
 
 import pytest
 
+from leray.algorithms.registry import load_policy
+from leray.data.features import Feature, Features
 from leray.envs.config import GymEnvConfig
 from leray.envs.episodes import EpisodeResult
 from leray.errors import CheckpointError, FeatureMismatchError
-from leray.platform.config import EvalConfig
-from leray.platform.evaluation import Evaluation, evaluate_checkpoint
+from leray.platform.evaluation import Evaluation, check_env, evaluate_checkpoint
+from leray.platform.sections import EvalConfig
 
 REACH = GymEnvConfig(task="PandaReach-v3")
 
@@ -33,6 +35,17 @@ def test_figures_are_means_over_the_episodes():
         "eval/episode_length": 15.0,
         "eval/success_rate": 0.5,
     }
+
+
+def test_how_long_acting_takes_is_told_in_milliseconds_and_in_seconds():
+    times = [0.001 * number for number in range(1, 101)]
+    evaluation = Evaluation([result(0)], 1.0, times)
+    metrics = evaluation.metrics
+    assert metrics["eval/act_ms_p50"] == pytest.approx(50.5)
+    assert metrics["eval/act_ms_p95"] == pytest.approx(95.05)
+    overall = evaluation.info(REACH)["overall"]
+    assert overall["act_s_p50"] == pytest.approx(0.0505)
+    assert overall["act_s_p95"] == pytest.approx(0.09505)
 
 
 def test_success_that_is_not_reported_is_no_figure():
@@ -98,6 +111,48 @@ def test_side_by_side_episodes_find_the_same_success(checkpoint):
     assert [e.success for e in alone.episodes] == [e.success for e in together.episodes]
 
 
+class Remembering:
+    """A stand-in for a policy with memory, over a real one: it notes who is told what."""
+
+    def __init__(self, policy):
+        self._policy = policy
+        self.features = policy.features
+        self.calls = []
+        self.steps = {}
+
+    def seed(self, seed):
+        self.calls.append(("seed", seed))
+
+    def reset(self, envs=None):
+        self.calls.append(("reset", envs))
+        self.steps |= dict.fromkeys(envs or [], 0)
+
+    def act(self, observations, *, deterministic, envs):
+        assert deterministic
+        for env in envs:
+            self.steps[env] += 1
+        return self._policy.act(observations, deterministic=True, envs=envs)
+
+
+def test_policies_with_memory_are_told_of_each_episode(checkpoint, monkeypatch):
+    policies = []
+
+    def load(folder, device):
+        policies.append(Remembering(load_policy(folder, device)))
+        return policies[-1]
+
+    monkeypatch.setattr("leray.platform.evaluation.load_policy", load)
+    evaluation = evaluate(checkpoint, batch_size=2)
+    (policy,) = policies
+    assert policy.calls[:2] == [("reset", None), ("seed", 7)]
+    begun = [envs for name, envs in policy.calls[2:]]
+    assert begun[:2] == [[0], [1]]
+    assert len(begun) == 3
+    assert len(evaluation.act_s) >= max(episode.length for episode in evaluation.episodes)
+    last = max(evaluation.episodes, key=lambda episode: episode.index)
+    assert policy.steps[begun[2][0]] == last.length
+
+
 def test_without_opengl_episodes_run_without_video(checkpoint, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("leray.platform.evaluation.rendering_available", lambda: False)
     evaluation = evaluate(checkpoint, video_folder=tmp_path, rendered=2, n_episodes=1)
@@ -108,6 +163,14 @@ def test_without_opengl_episodes_run_without_video(checkpoint, tmp_path, monkeyp
 def test_an_environment_the_policy_cannot_read_is_refused(checkpoint):
     with pytest.raises(FeatureMismatchError, match=r"the policy and environment Pendulum-v1 do"):
         evaluate(checkpoint, GymEnvConfig(task="Pendulum-v1"))
+
+
+def test_actions_are_compared_too(checkpoint, monkeypatch):
+    features = load_policy(checkpoint, "cpu").features
+    wider = Features({**features, "action": Feature("float32", (7,))})
+    with pytest.raises(FeatureMismatchError, match=r"a policy and environment PandaReach-v3 do"):
+        check_env(wider, REACH, name="a policy")
+    check_env(features, REACH, name="a policy")
 
 
 def test_an_error_on_a_ray_actor_is_as_short_as_here(checkpoint):

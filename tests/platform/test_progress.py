@@ -87,6 +87,16 @@ def test_lines_show_only_what_was_reported_now() -> None:
     assert "eval" not in second
 
 
+def test_updates_are_called_updates_and_small_rates_have_digits() -> None:
+    progress, stream, _ = plain(unit="update")
+    figures = {"time/samples_per_s": 123.4, "time/updates_per_s": 1.928, "loss/total": 0.12345}
+    progress.update(500, figures | {"train/lr": 1e-5, "validation/loss": 0.5, "loss/l1": 3.0})
+    assert stream.getvalue() == (
+        "update 500/1,000 (50%)  left 0:00:00  updates/s 1.93  samples/s 123  loss 0.1235  "
+        "lr 1.0e-05  validation loss 0.5000\n"
+    )
+
+
 def test_time_left_counts_only_this_process_s_steps() -> None:
     progress, _, clock = plain(start_step=800)
     assert progress.eta_s() is None

@@ -1,22 +1,35 @@
 """`leray record`: what lands in the dataset."""
 
 import functools
+import json
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from leray.algorithms.imitation.inputs import policy_inputs
 from leray.data.lerobot.reader import DatasetReader
 from leray.envs.config import GymEnvConfig
+from leray.envs.panda.rendering import rendering_available
+from leray.envs.panda.tasks import TASKS
 from leray.errors import ConfigError, DatasetError, EnvError, FeatureMismatchError
 from leray.platform import record
 from leray.platform.config import RecordConfig, RecordDatasetConfig, RecordPolicyConfig
+from leray.platform.evaluation import check_env
 from leray.platform.record import run
 
+needs_gl = pytest.mark.skipif(
+    not rendering_available(), reason="no OpenGL here: apt-get install libegl1 libosmesa6"
+)
+FRONT = "observation.images.front"
+RANDOM = {"policy": {"type": "random"}}
 
-def config(root, *, task="PandaReach-v3", episodes=3, policy=None, resume=False, **options):
+
+def config(
+    root, *, task="PandaReach-v3", episodes=3, policy=None, resume=False, kwargs=None, **options
+):
     return RecordConfig(
-        env=GymEnvConfig(task=task),
+        env=GymEnvConfig(task=task, kwargs=kwargs or {}),
         dataset=RecordDatasetConfig(root=root, num_episodes=episodes, **options),
         policy=RecordPolicyConfig(**(policy or {})),
         resume=resume,
@@ -71,6 +84,96 @@ def test_a_frame_is_the_observation_before_its_action(tmp_path):
     env.close()
 
 
+def seen(root, **kwargs):
+    """Replay a recorded dataset's actions; return the pictures that were observed."""
+    data, frames = columns(root), []
+    env = gym.make("leray/PandaReachPixels-v3", **kwargs)
+    starts = [0, *data.episode_ends[:-1]]
+    for episode, (start, end) in enumerate(zip(starts, data.episode_ends, strict=True)):
+        observation, _ = env.reset(seed=1_000_001_000 + episode)
+        for action in data["action"][int(start) : int(end)]:
+            frames.append(observation["pixels"])
+            observation, *_ = env.step(action)
+    env.close()
+    return frames
+
+
+@needs_gl
+def test_pictures_of_image_columns_are_what_was_seen(tmp_path):
+    kwargs = {"cameras": ["front", "wrist"], "observation_width": 48}
+    run(config(tmp_path / "data", task="PandaReachPixels-v3", kwargs=kwargs, video=False))
+    reader = DatasetReader.open(tmp_path / "data")
+    assert reader.features[FRONT].dtype == "image"
+    assert reader.features["observation.state"].shape == (6,)
+    assert "observation.environment_state" not in reader.features
+    expected = seen(tmp_path / "data", **kwargs)
+    for camera in ("front", "wrist"):
+        stored = reader.read_frames(f"observation.images.{camera}", np.arange(reader.num_frames))
+        np.testing.assert_array_equal(stored, [frame[camera] for frame in expected])
+
+
+@needs_gl
+def test_pictures_become_video_and_can_be_trained_on(tmp_path):
+    run(config(tmp_path / "data", task="PandaReachPixels-v3"))
+    reader = DatasetReader.open(tmp_path / "data")
+    assert reader.findings == []
+    assert reader.features[FRONT].dtype == "video"
+    assert reader.features[FRONT].names == ("height", "width", "channels")
+    info = json.loads((tmp_path / "data/meta/info.json").read_text())
+    assert info["features"][FRONT]["info"]["video.codec"] == "av1"
+    assert info["fps"] == 25
+    stored = reader.read_frames(FRONT, np.arange(reader.num_frames)).astype(float)
+    expected = np.array([frame["front"] for frame in seen(tmp_path / "data")], float)
+    assert np.abs(stored - expected).mean() < 4
+    inputs = policy_inputs(reader.features)
+    assert {key: feature.shape for key, feature in inputs.items()} == {
+        "observation.state": (6,),
+        FRONT: (64, 64, 3),
+        "action": (3,),
+    }
+    check_env(inputs, GymEnvConfig(task="PandaReachPixels-v3"), name="a policy")
+    with pytest.raises(FeatureMismatchError, match=r"images\.front"):
+        check_env(inputs, GymEnvConfig(task="PandaReach-v3"), name="a policy")
+
+
+@needs_gl
+def test_pictures_of_failures_are_left_out(tmp_path):
+    options = {"task": "PandaReachPixels-v3", "policy": {"type": "random"}, "video": False}
+    run(config(tmp_path / "data", episodes=2, **options))
+    reader = DatasetReader.open(tmp_path / "data")
+    assert reader.read(["next.success"])["next.success"].sum() == 2
+    assert len(reader.read_frames(FRONT, np.arange(reader.num_frames))) == reader.num_frames
+    assert reader.findings == []
+
+
+def test_a_detour_is_recorded_on_both_sides(tmp_path):
+    run(config(tmp_path / "data", task="PandaDetour-v3", episodes=12))
+    data = columns(tmp_path / "data")
+    starts = [0, *data.episode_ends[:-1]]
+    sides = [
+        TASKS["detour"].pillar.side(data["observation.state"][int(start) : int(end), :3])
+        for start, end in zip(starts, data.episode_ends, strict=True)
+    ]
+    assert set(sides) == {"left", "right"}
+    run(config(tmp_path / "again", task="PandaDetour-v3", episodes=12))
+    assert np.array_equal(columns(tmp_path / "again")["action"], data["action"])
+
+
+def test_observations_of_double_precision_are_stored_as_declared(tmp_path):
+    run(config(tmp_path / "data", task="Reacher-v5", episodes=1, **RANDOM))
+    assert columns(tmp_path / "data")["observation.state"].dtype == np.float32
+
+
+def test_random_actions_do_not_tell_where_the_goal_is(tmp_path):
+    run(config(tmp_path / "data", episodes=40, **RANDOM, only_successes=False))
+    data = columns(tmp_path / "data")
+    first = [0, *(int(end) for end in data.episode_ends[:-1])]
+    goals = data["observation.environment_state"][first, 3:6]
+    for goal, action in zip(goals.T, data["action"][first].T, strict=True):
+        # A correlation of chance has a standard deviation of 1 / sqrt(40) = 0.16.
+        assert abs(np.corrcoef(goal, action)[0, 1]) < 0.6
+
+
 def test_resuming_gives_what_recording_at_once_gives(tmp_path):
     noisy = {"noise": 0.3}
     run(config(tmp_path / "whole", episodes=4, policy=noisy))
@@ -102,10 +205,10 @@ def test_a_truncated_episode_is_marked_as_such(tmp_path):
 def test_failures_are_left_out_and_their_seeds_not_used_again(tmp_path, monkeypatch):
     seeds = []
 
-    def episode(env, mapping, act, *, seed, original=record._run_episode):
+    def episode(*args, seed, original=record._run_episode, **options):
         seeds.append(seed)
-        rows, _ = original(env, mapping, act, seed=seed)
-        return rows, len(seeds) not in (2, 3)
+        original(*args, seed=seed, **options)
+        return len(seeds) not in (2, 3)
 
     monkeypatch.setattr(record, "_run_episode", episode)
     run(config(tmp_path / "data", episodes=3))

@@ -131,6 +131,29 @@ def test_prune_keeps_the_newest_and_what_last_points_to(run: RunDirectory) -> No
     assert names(run) == ["000200", "000400", "last"]
 
 
+def test_best_is_a_relative_link_that_prune_spares(run: RunDirectory) -> None:
+    assert run.best_checkpoint() is None
+    for step in (100, 200, 300, 400):
+        save(run, step)
+    run.mark_best(200)
+    run.mark_best(100)
+    link = run.checkpoints / "best"
+    assert (link.is_symlink(), link.readlink()) == (True, Path("000100"))
+    assert run.best_checkpoint() == (100, run.checkpoint(100))
+    assert run.prune(1) == [run.checkpoint(200), run.checkpoint(300)]
+    assert names(run) == ["000100", "000400", "best", "last"]
+    run.mark_best(400)
+    assert run.prune(1) == [run.checkpoint(100)]
+    model = run.checkpoint(400) / "pretrained_model"
+    assert resolve_pretrained_model(link).samefile(model)
+
+
+def test_a_dangling_best_is_none(run: RunDirectory) -> None:
+    save(run, 100)
+    run.mark_best(200)
+    assert run.best_checkpoint() is None
+
+
 def test_resolve_pretrained_model(run: RunDirectory) -> None:
     with pytest.raises(CheckpointError, match="no complete checkpoint yet"):
         resolve_pretrained_model(run.root)

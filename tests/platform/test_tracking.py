@@ -16,9 +16,9 @@ import pytest
 
 from leray.errors import ConfigError
 from leray.platform import tracking
-from leray.platform.config import MLflowConfig
 from leray.platform.mlflow_store import flatten_params, resolve_tracking_uri, valid_name
 from leray.platform.run_directory import RunDirectory
+from leray.platform.sections import MLflowConfig
 from leray.platform.tracking import NullTracker, Tracker, open_tracker
 
 
@@ -177,7 +177,7 @@ def test_a_deleted_run_is_made_anew_with_all_its_points(uri: str, run: RunDirect
 def test_points_of_a_killed_process_are_delivered_by_the_next(uri: str, run: RunDirectory) -> None:
     program = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from leray.platform.config import MLflowConfig\n"
+        "from leray.platform.sections import MLflowConfig\n"
         "from leray.platform.run_directory import RunDirectory\n"
         "from leray.platform.tracking import open_tracker\n"
         "record = open_tracker(MLflowConfig(tracking_uri=sys.argv[1]),"

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from leray.platform import tracking
-from leray.platform.config import MLflowConfig
 from leray.platform.run_directory import RunDirectory
+from leray.platform.sections import MLflowConfig
 from leray.platform.tracking import NullTracker, open_tracker
 
 

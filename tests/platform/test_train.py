@@ -1,6 +1,7 @@
 """Training runs as a user starts them: offline, fine-tuned, tracked, evaluated."""
 
 import json
+import shutil
 import sqlite3
 
 import numpy as np
@@ -99,13 +100,38 @@ def online_run(train, tmp_path_factory):
 
 def test_old_checkpoints_go(online_run):
     names = sorted(path.name for path in (online_run / "checkpoints").iterdir())
-    assert names == ["000100", "last"]
+    assert names == ["000100", "best", "last"]
 
 
 def test_the_last_evaluation_is_written(online_run):
     info = json.loads((online_run / "eval/step_000100/eval_info.json").read_text())
     assert info["overall"]["n_episodes"] == 2
     assert (online_run / "train_config.yaml").is_file()
+
+
+def test_a_policy_of_the_hub_is_judged(online_run, leray, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def download(repo_id, files, revision):
+        asked.append(repo_id)
+        return pretrained(online_run)
+
+    monkeypatch.setattr("leray.algorithms.hub.download", download)
+    options = {"eval__n_episodes": 1, "eval__max_episodes_rendered": 0, "policy__device": "cpu"}
+    assert leray("eval", policy__path="lab/visitor", output_dir=tmp_path, **options) == 0
+    assert asked == ["lab/visitor"]
+    assert "1 episodes in" in capsys.readouterr().out
+
+
+def test_a_folder_that_does_not_say_its_environment(online_run, leray, tmp_path, capsys):
+    """LeRobot writes a file of the same name, with other options."""
+    folder = shutil.copytree(pretrained(online_run), tmp_path / "policy")
+    (folder / "train_config.json").write_text(json.dumps({"env": {"type": "pusht", "fps": 10}}))
+    assert leray("eval", policy__path=folder) == 2
+    error = capsys.readouterr().err
+    assert "does not say which environment it was trained on: give --env.type" in error
+    options = REACH | {"eval__n_episodes": 1, "eval__max_episodes_rendered": 0}
+    assert leray("eval", policy__path=folder, output_dir=tmp_path / "eval", **options) == 0
 
 
 def test_eval_prints_success_and_writes_the_table(online_run, leray, tmp_path, capsys):

@@ -16,8 +16,8 @@ import pytest
 
 from leray.errors import ConfigError, LerayError
 from leray.platform import ui
-from leray.platform.config import MLflowConfig
 from leray.platform.run_directory import RunDirectory
+from leray.platform.sections import MLflowConfig
 from leray.platform.tracking import open_tracker
 from leray.platform.ui import UiConfig, run, server_command
 

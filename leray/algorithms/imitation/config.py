@@ -6,6 +6,9 @@ from typing import Any, ClassVar
 
 from leray.algorithms.config import TRAINING_ONLY, PolicyConfig, require
 
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""What `vision_backbone` may be; the networks are in `networks/resnet.py`."""
+
 
 @dataclass(kw_only=True)
 class ImageTransformsConfig:
@@ -27,20 +30,29 @@ class ImageTransformsConfig:
     """Range of the turn of the colour wheel, in turns."""
     sharpness: tuple[float, float] = (0.5, 1.5)
     """Range of the factor the distance from the blurred picture is multiplied with."""
+    affine: tuple[float, float] = (-5.0, 5.0)
+    """Range of the turn of the picture, in degrees."""
+    translate: tuple[float, float] = (0.05, 0.05)
+    """Largest shift of a picture that is turned, as shares of its width and height."""
     weights: dict[str, float] = field(default_factory=dict)
     """How often each kind is drawn, by its name; 1 where nothing is said."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        kinds = ("brightness", "contrast", "saturation", "hue", "sharpness")
+        kinds = ("brightness", "contrast", "saturation", "hue", "sharpness", "affine")
+        limits = {"hue": (-0.5, 0.5), "affine": (-180.0, 180.0)}
         for name in kinds:
             low, high = getattr(self, name)
-            least, most = (-0.5, 0.5) if name == "hue" else (0.0, float("inf"))
+            least, most = limits.get(name, (0.0, float("inf")))
             require(
                 least <= low <= high <= most,
                 f"--dataset.image_transforms.{name}={low},{high}: give a range within {least} and "
                 f"{most}",
             )
+        require(
+            all(0 <= share <= 1 for share in self.translate),
+            f"--dataset.image_transforms.translate={self.translate}: give two numbers from 0 to 1",
+        )
         require(
             self.max_num_transforms >= 1,
             f"--dataset.image_transforms.max_num_transforms={self.max_num_transforms}: give a "
@@ -73,11 +85,16 @@ class ImitationPolicyConfig(PolicyConfig, abc.ABC):
     """What every imitation policy has; fields marked `TRAINING_ONLY` are not in `config.json`."""
 
     default_batch_size: ClassVar[int] = 64
+    learns_online: ClassVar[bool] = False
+    reads_pictures: ClassVar[bool] = True
 
     n_obs_steps: int = 1
     """Observations the policy looks at: the present one and those before it."""
     use_amp: bool = False
     """Compute in bfloat16 where torch's autocast allows; weights stay float32."""
+    pretrained_backbone_path: str | None = field(default=None, metadata=TRAINING_ONLY)
+    """Where the weights are that a vision backbone starts from: a file (.safetensors, or
+    torchvision's .pth) or a repo on the Hub. `null` looks in torch's cache, then on the Hub."""
     ema_decay: float | None = field(default=None, metadata=TRAINING_ONLY)
     """Act with a moving average of the weights, which decays so much per update at most; `null`
     acts with the weights themselves."""
@@ -94,6 +111,11 @@ class ImitationPolicyConfig(PolicyConfig, abc.ABC):
             decay is None or 0 < decay < 1,
             f"--policy.ema_decay={decay}: give a number between 0 and 1, or null",
         )
+
+    @property
+    def batches_per_update(self) -> int:
+        """Batches that each update takes."""
+        return self.gradient_accumulation_steps
 
     @property
     @abc.abstractmethod

@@ -1,6 +1,6 @@
 """What imitation policies read of a stream, and how it becomes tensors for their networks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from leray.data.names import ACTION, ENVIRONMENT_STATE, OBSERVATION_STATE, PAD_S
 from leray.errors import FeatureMismatchError
 
 Batch = dict[str, Tensor]
+RawBatch = Mapping[str, NDArray[Any] | Tensor]
+"""A batch of a dataset stream, before it is normalised."""
 
 _VECTORS = (OBSERVATION_STATE, ENVIRONMENT_STATE)
 
@@ -43,6 +45,49 @@ def policy_inputs(features: Features) -> Features:
     return Features({**chosen, ACTION: bounded})
 
 
+def vector_inputs(features: Features) -> Features:
+    """Return all observations of a dataset that are vectors, and its action.
+
+    Raises:
+        FeatureMismatchError: there is no action vector, or nothing to observe.
+    """
+    chosen = [
+        name
+        for name, feature in features.items()
+        if name.startswith("observation.") and feature.is_numeric and len(feature.shape) == 1
+    ]
+    action = features.get(ACTION)
+    if not chosen or action is None or not action.is_numeric or len(action.shape) != 1:
+        raise FeatureMismatchError(
+            f"there are {', '.join(features) or 'no features'}; the policy needs an `action` "
+            "vector, and at least one observation.* vector"
+        )
+    return features.select([*chosen, ACTION])
+
+
+def check_features(features: Features, kind: str) -> None:
+    """Check what all imitation policies take for granted.
+
+    Args:
+        features: of the policy.
+        kind: its type.
+
+    Raises:
+        FeatureMismatchError: there is no action, nothing to observe, or one of the vectors is none.
+    """
+    listed = ", ".join(f"{name} {list(f.shape)}" for name, f in features.items()) or "none"
+    vectors = [name for name in (*_VECTORS, ACTION) if name in features]
+    for name in vectors:
+        if len(features[name].shape) != 1:
+            raise FeatureMismatchError(
+                f"{kind} needs {name} as a vector; the features are {listed}"
+            )
+    if ACTION not in features or len(features) < 2:
+        raise FeatureMismatchError(
+            f"{kind} needs an `action` and something to observe; the features are {listed}"
+        )
+
+
 def is_picture(feature: Feature) -> bool:
     """Tell whether a feature is a picture, encoded or as bytes."""
     return feature.is_visual or (feature.dtype == "uint8" and len(feature.shape) == 3)
@@ -54,10 +99,11 @@ def pictures(features: Features) -> list[str]:
 
 
 def prepare(
-    batch: Mapping[str, NDArray[Any] | Tensor],
+    batch: RawBatch,
     features: Features,
     normalizer: Normalizer,
     device: torch.device,
+    transforms: Callable[[Tensor], Tensor] | None = None,
 ) -> Batch:
     """Return the normalised tensors of a batch on a device.
 
@@ -68,6 +114,7 @@ def prepare(
         features: of the policy.
         normalizer: of the same features.
         device: of the result.
+        transforms: changes of pictures before they are normalised.
 
     Returns:
         float32, pictures as [..., channels, height, width] of numbers that were within 0 and 1;
@@ -79,6 +126,7 @@ def prepare(
             values = _on_device(batch[name], device)
             if is_picture(feature):
                 values = as_pictures(values)
+                values = values if transforms is None else transforms(values)
             prepared[name] = normalizer(name, values.to(torch.float32))
         mask = name + PAD_SUFFIX
         if mask in batch:

@@ -1,7 +1,7 @@
 """What all imitation policies share: acting with memory, and the checkpoint folder. No Ray."""
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,8 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from leray.algorithms.hub import pretrained_folder
+from leray.algorithms.imitation.backbone import backbones, load_backbone
 from leray.algorithms.imitation.config import ImitationPolicyConfig
-from leray.algorithms.imitation.inputs import Batch, prepare
+from leray.algorithms.imitation.inputs import Batch, check_features, prepare
+from leray.algorithms.imitation.migration import network_weights, read_processor
 from leray.algorithms.imitation.normalizer import Normalizer, dataset_processor
 from leray.algorithms.imitation.queues import ActionQueues, Actions, History
 from leray.algorithms.pretrained import WEIGHTS_FILE, read_config, read_tensors, save_folder
@@ -83,6 +86,7 @@ class ImitationPolicy(abc.ABC):
     def __init__(
         self, config: Any, processor: Processor, device: torch.device | None = None
     ) -> None:
+        check_features(processor.features, config.type)
         self.config = config
         self.processor = processor
         self.device = device or torch.device("cpu")
@@ -111,8 +115,8 @@ class ImitationPolicy(abc.ABC):
 
     @property
     def features(self) -> Features:
-        """Observations the policy reads and the `action` it returns."""
-        return self.processor.features
+        """Observations the policy reads and the `action` it returns, named as they come in."""
+        return self.processor.source_features
 
     def reset(self, envs: Sequence[int] | None = None) -> None:
         """Forget what came before in some environments, as at the start of an episode.
@@ -151,9 +155,14 @@ class ImitationPolicy(abc.ABC):
             chunk = self.model.predict(batch, self._generator).to(torch.float32)
             return np.asarray(self.normalizer.inverse(ACTION, chunk).cpu().numpy())
 
-    def prepare(self, batch: Mapping[str, NDArray[Any] | Tensor]) -> Batch:
+    def prepare(
+        self,
+        batch: Mapping[str, NDArray[Any] | Tensor],
+        transforms: Callable[[Tensor], Tensor] | None = None,
+    ) -> Batch:
         """Return the normalised tensors of a batch; see `inputs.prepare`."""
-        return prepare(batch, self.features, self.normalizer, self.device)
+        named = self.processor.renamed(batch)
+        return prepare(named, self.processor.features, self.normalizer, self.device, transforms)
 
     def precision(self) -> Any:
         """Return the context in which the network computes."""
@@ -182,16 +191,39 @@ class ImitationPolicy(abc.ABC):
         save_folder(folder, self.config, self.processor, tensors)
 
     @classmethod
-    def from_pretrained(cls, folder: Path, device: torch.device | None = None) -> Self:
-        """Read a checkpoint folder, ours or LeRobot's.
+    def from_pretrained(cls, path: str | Path, device: torch.device | None = None) -> Self:
+        """Read a checkpoint, ours or LeRobot's, those of its old versions too.
+
+        Args:
+            path: the folder, or a policy on the Hub as `user/name`.
+            device: where the parameters live.
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the config.
         """
+        folder = pretrained_folder(path)
         config, features, _ = read_config(folder, cls.config_class)
-        policy = cls(config, Processor.load(folder, features), device)
+        processor = read_processor(folder, features, config.normalization_mapping)
+        policy = cls(config, processor, device)
         policy.load_weights(folder)
         return policy
+
+    def load_backbones(self) -> None:
+        """Let vision backbones start from the weights that the options name, if they name any.
+
+        It is for training from scratch, and warns where there are no such weights.
+
+        Raises:
+            ConfigError: there are no weights of that name, or they are of another network.
+            CheckpointError: the file that the options name is missing or damaged.
+        """
+        weights = getattr(self.config, "pretrained_backbone_weights", None)
+        if weights is None:
+            return
+        kind, path = self.config.vision_backbone, self.config.pretrained_backbone_path
+        for backbone in backbones(self.model):
+            if not load_backbone(backbone, weights, kind, path):
+                return
 
     def load_weights(self, folder: Path) -> None:
         """Take over all parameters from a checkpoint folder.
@@ -199,7 +231,7 @@ class ImitationPolicy(abc.ABC):
         Raises:
             CheckpointError: the file is missing or damaged, or names or shapes differ.
         """
-        stored = read_tensors(folder, self.device)
+        stored = network_weights(read_tensors(folder, self.device))
         own = self.model.state_dict()
         lacking, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
         other = [

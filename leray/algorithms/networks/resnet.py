@@ -19,6 +19,8 @@ Norm = Callable[[int], nn.Module]
 NORM_EPS = 1e-5
 GROUP_SIZE = 16
 """Channels of a group where groups are normalised."""
+LARGE = 200 * 200
+"""Pixels from which on convolutions are faster where the channels of a pixel lie together."""
 
 
 class FrozenBatchNorm(nn.Module):
@@ -38,9 +40,23 @@ class FrozenBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with each channel scaled and shifted."""
-        scale = self.weight * (self.running_var + NORM_EPS).rsqrt()
-        shift = self.bias - self.running_mean * scale
+        scale, shift = self.terms()
         return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+    def terms(self) -> tuple[Tensor, Tensor]:
+        """Return what each channel is multiplied with, and what is added then, [channels] each."""
+        scale = self.weight * (self.running_var + NORM_EPS).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+
+class Shortcut(nn.Sequential):
+    """A normalised convolution, for blocks whose output has another size than their input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x in the new size."""
+        conv, norm = self
+        assert isinstance(conv, nn.Conv2d)
+        return _convolve(conv, norm, x)
 
 
 class BasicBlock(nn.Module):
@@ -61,8 +77,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of the block."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        y = self.relu(_convolve(self.conv1, self.bn1, x))
+        y = _convolve(self.conv2, self.bn2, y)
         shortcut: Tensor = x if self.downsample is None else self.downsample(x)
         return functional.relu(y + shortcut, inplace=True)
 
@@ -86,9 +102,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of the block."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        y = self.relu(_convolve(self.conv1, self.bn1, x))
+        y = self.relu(_convolve(self.conv2, self.bn2, y))
+        y = _convolve(self.conv3, self.bn3, y)
         shortcut: Tensor = x if self.downsample is None else self.downsample(x)
         return functional.relu(y + shortcut, inplace=True)
 
@@ -121,6 +137,14 @@ class ResNet(nn.Sequential):
         ConfigError: there is no such network.
     """
 
+    conv1: nn.Conv2d
+    bn1: nn.Module
+    maxpool: nn.MaxPool2d
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, kind: str, norm: str, *, dilate_last: bool = False) -> None:
         if kind not in KINDS:
             raise ConfigError(f"vision_backbone={kind}: allowed are {', '.join(KINDS)}")
@@ -151,9 +175,32 @@ class ResNet(nn.Sequential):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map of features [B, channels, height / 32, width / 32], rounded up."""
+        large = x.shape[-2] * x.shape[-1] >= LARGE
+        x = x.contiguous(memory_format=torch.channels_last if large else torch.contiguous_format)
+        x = self.maxpool(functional.relu(_convolve(self.conv1, self.bn1, x), inplace=True))
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return features
+
     def numbered(self) -> nn.Sequential:
         """Return the same layers, named by their numbers as Diffusion Policy's files have them."""
         return nn.Sequential(*self.children())
+
+
+def _convolve(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """Return the normalised convolution; a frozen norm scales what is smaller, weights or map."""
+    y: Tensor
+    if not isinstance(norm, FrozenBatchNorm):
+        y = norm(conv(x))
+        return y
+    scale, shift = norm.terms()
+    rows, columns = conv.stride
+    if conv.weight.numel() < conv.out_channels * x[:, 0, ::rows, ::columns].numel():
+        weight = conv.weight * scale.view(-1, 1, 1, 1)
+        return functional.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation)
+    y = conv(x)
+    return y.mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -161,7 +208,7 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int =
     return nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False)
 
 
-def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Sequential | None:
+def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> Shortcut | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(_conv(inputs, outputs, 1, stride), norm(outputs))
+    return Shortcut(_conv(inputs, outputs, 1, stride), norm(outputs))

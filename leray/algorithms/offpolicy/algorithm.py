@@ -21,6 +21,7 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
+from leray.algorithms.imitation.group import on_learners
 from leray.algorithms.offpolicy.learner import OffPolicyLearner
 from leray.algorithms.offpolicy.pacing import Pacing
 from leray.envs.fragment import Fragment
@@ -33,6 +34,8 @@ MAX_TRAINING_STEP_S = 1.0
 """How long a training step goes on towards a boundary before the caller may look around."""
 STEPS_PER_TRAINING_STEP = 64
 """Environment steps between two reports to RLlib's metrics, in sync mode."""
+UPDATES_PER_SYNC_STEP = 1024
+"""Most updates between two looks at whether to stop."""
 UPDATES_PER_ASYNC_STEP = 16
 """Most updates between two looks at what the runners have sent."""
 REQUESTS_IN_FLIGHT = 2
@@ -53,7 +56,10 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         """Build runners and learner (RLlib's name)."""
         super().setup(config)
         options = self.config.policy_config()
-        self.pacing = Pacing(options.utd_ratio, options.online_step_before_learning)
+        self.pacing = Pacing(
+            options.utd_ratio, options.online_step_before_learning, options.critic_warmup_updates
+        )
+        self._random_before_learning = bool(options.random_before_learning)
         self.episodes: list[dict[str, Any]] = []
         """The newest finished episodes."""
         self.num_episodes = 0
@@ -77,9 +83,12 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
             self._train(chunk if left is None else max(0, min(chunk, left)))
         elif self.config.resolved_clock == "sync":
             until, began_s = self._boundary(), time.monotonic()
-            while self.env_steps < until and not self.stop_requested:
+            due = self.pacing.updates_due
+            while (self.env_steps < until or due) and not self.stop_requested:
                 self._sync_step()
-                if self.boundary is not None and time.monotonic() - began_s > MAX_TRAINING_STEP_S:
+                due = self.pacing.updates_due  # taken before others look around
+                late = time.monotonic() - began_s > MAX_TRAINING_STEP_S
+                if self.boundary is not None and late and not due:
                     break
         else:
             self._async_step()
@@ -116,6 +125,10 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
             metrics["train/weight_staleness_updates"] = float(np.mean(self._staleness))
             self._staleness = []
         return metrics
+
+    def validate(self) -> dict[str, float]:
+        """Return nothing: what the losses are on held-out data does not tell how well it acts."""
+        return {}
 
     def checkpoint_boundary(self) -> None:
         """In sync mode, end all episodes and derive what follows from seed and step alone.
@@ -184,6 +197,15 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         return self.env_steps + min(STEPS_PER_TRAINING_STEP, left)
 
     def _sync_step(self) -> None:
+        if not self.pacing.updates_due:
+            self._collect()
+        due = min(self.pacing.updates_due, UPDATES_PER_SYNC_STEP)
+        self._train(due)
+        if due:
+            self._publish()
+
+    def _collect(self) -> None:
+        """Let each runner collect one fragment."""
         group = self.env_runner_group
         if group.num_remote_env_runners():
             results = group.foreach_env_runner(
@@ -195,10 +217,6 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
             results = [group.local_env_runner.try_sample(**self._request())]
         for result in results:
             self._receive(_unwrap(result))
-        due = self.pacing.updates_due
-        self._train(due)
-        if due:
-            self._publish()
 
     def _async_step(self) -> None:
         self._ask()
@@ -216,8 +234,12 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
     def _request(self) -> dict[str, Any]:
         """Return the arguments of one call of a runner's `try_sample`."""
         steps = self.config.rollout_fragment_length * self.config.num_envs_per_env_runner
-        warm_up = self.env_steps < self.pacing.steps_before_learning
-        return {"num_timesteps": steps, "random_actions": warm_up, "version": self.pacing.updates}
+        learning = self.env_steps >= self.pacing.steps_before_learning
+        return {
+            "num_timesteps": steps,
+            "random_actions": self._random_before_learning and not learning,
+            "version": self.pacing.updates,
+        }
 
     def _ask(self) -> None:
         """Ask runners for their next fragments, as far as the replay ratio allows."""
@@ -282,9 +304,7 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
 
     def _on_learner(self, function: Callable[[OffPolicyLearner], Any]) -> Any:
         """Run a function on the one learner, here or in its own process."""
-        if self.learner_group.is_local:
-            return function(self.learner_group._learner)  # noqa: SLF001 - minus wrapping the result
-        return self.learner_group.foreach_learner(function).result_or_errors[0].get()
+        return on_learners(self.learner_group, function)[0]
 
 
 def _recorded_steps(learner: OffPolicyLearner) -> int:

@@ -12,6 +12,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from leray.algorithms.offpolicy.learner import OffPolicyLearner
 from leray.algorithms.offpolicy.module import PolicyModule
 from leray.algorithms.rllib_options import OptionsConfig
+from leray.algorithms.trainable import DataSource
 from leray.data.lerobot.reader import DatasetReader
 from leray.envs.config import EnvConfig, GymEnvConfig
 from leray.envs.goals import GoalTask, goal_task
@@ -71,13 +72,23 @@ class OffPolicyConfig(OptionsConfig):
         online: bool,
         replay_folder: str,
         replay_slack: int,
-        dataset_root: str | None,
-        dataset_episodes: list[int] | None,
+        dataset: DataSource | None,
+        total_steps: int,
     ) -> None:
-        """Set where experience of a run comes from and lies."""
+        """Set where experience of a run comes from and lies.
+
+        Raises:
+            ConfigError: the dataset is to be read in a way that has no effect here.
+        """
         self.online = online
         self.replay_folder, self.replay_slack = replay_folder, replay_slack
-        self.dataset_root, self.dataset_episodes = dataset_root, dataset_episodes
+        if dataset is not None:
+            self._refuse_picture_options(dataset)
+            self.dataset_root, self.dataset_episodes = dataset.root, dataset.episodes
+            if dataset.held_out:
+                reader = DatasetReader.open(Path(dataset.root), episodes=dataset.episodes)
+                kept = [number for number in reader.episodes if number not in dataset.held_out]
+                self.dataset_episodes = kept
         self.min_sample_timesteps_per_iteration = 0  # one training step per iteration
 
     def pace(self, clock: str, fragment_length: int) -> None:
@@ -137,6 +148,21 @@ class OffPolicyConfig(OptionsConfig):
         """Build one environment: by RLlib's creator if it knows one, else by LeRay's names."""
         options = self._env_by_name(context)
         return creator(context) if options is None else make_env(options)
+
+    def _refuse_picture_options(self, dataset: DataSource) -> None:
+        """Refuse what concerns pictures, or the decoding of them."""
+        flags = {
+            "--num_workers": (dataset.num_workers, 0),
+            "--dataset.memory_limit_mb": (dataset.memory_limit_mb, None),
+            "--dataset.use_imagenet_stats": (dataset.use_imagenet_stats, True),
+            "--dataset.image_transforms.enable": (dataset.image_transforms.enable, False),
+        }
+        for flag, (value, default) in flags.items():
+            if value != default:
+                raise ConfigError(
+                    f"{flag}={str(value).lower()}: {self.policy_config().type} holds the dataset "
+                    "in memory and reads no pictures; drop the flag"
+                )
 
     def _env_by_name(self, context: dict[str, Any]) -> EnvConfig | None:
         """Return what LeRay builds environments from, or None if RLlib has a creator for them."""

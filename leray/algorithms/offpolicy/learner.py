@@ -33,10 +33,9 @@ class OffPolicyLearner(TorchLearner):  # type: ignore[misc]
         self.policy = module.policy
         options = config.policy_config()
         seed = config.seed or 0
+        self.policy.initialize(torch.Generator().manual_seed(seed))
         if options.pretrained_path is not None:
-            self.policy.load_weights(Path(options.pretrained_path))
-        else:
-            self.policy.reset(torch.Generator().manual_seed(seed))
+            self.policy.start_from(Path(options.pretrained_path))
         folder = None if config.replay_folder is None else Path(config.replay_folder)
         self.online = self._online_replay(options.online_buffer_capacity, folder)
         self.offline = self._offline_replay(options.offline_buffer_capacity, folder)

@@ -16,6 +16,8 @@ class Pacing:
     """Updates per environment step."""
     steps_before_learning: int
     """Environment steps before the first update is due; none of them is made up for."""
+    warmup_updates: int = 0
+    """Updates due with the first step after those, beyond the ratio."""
     env_steps: int = 0
     """Environment steps taken so far."""
     updates: int = 0
@@ -29,8 +31,10 @@ class Pacing:
     @property
     def updates_due(self) -> int:
         """Updates that may be taken now without exceeding the ratio."""
-        learning_steps = max(0, self.env_steps - self.steps_before_learning)
-        return max(0, int(learning_steps * self._ratio) - self.updates)
+        learning_steps = self.env_steps - self.steps_before_learning
+        if learning_steps <= 0:
+            return 0
+        return max(0, int(learning_steps * self._ratio) + self.warmup_updates - self.updates)
 
     def steps_allowed(self, in_flight: int, slack: int) -> int:
         """Return how many more environment steps may be asked for.
@@ -41,5 +45,6 @@ class Pacing:
             in_flight: steps asked for and not yet received.
             slack: further steps that collection may run ahead of learning.
         """
-        needed = self.steps_before_learning + math.ceil((self.updates + 1) / self._ratio)
+        paced = max(0, self.updates - self.warmup_updates)
+        needed = self.steps_before_learning + math.ceil((paced + 1) / self._ratio)
         return max(0, needed + slack - self.env_steps - in_flight)

@@ -16,6 +16,7 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
 
+from leray.algorithms.imitation.group import on_learners
 from leray.algorithms.onpolicy import state
 from leray.algorithms.onpolicy.policy import ActorCriticPolicy, actor_critic_processor
 from leray.algorithms.onpolicy.runner import EPISODES, seed_of
@@ -119,6 +120,10 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
             metrics["train/success_rate"] = float(np.mean(success))
         return metrics
 
+    def validate(self) -> dict[str, float]:
+        """Return nothing: experience is fresh, and none of it is held out."""
+        return {}
+
     def checkpoint_boundary(self) -> None:
         """End all episodes and derive what follows from seed and step alone.
 
@@ -218,5 +223,4 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
 
     def _on_learners(self, function: Callable[[Any], Any]) -> Any:
         """Run a function on every learner; return the first's result, as all are equal."""
-        results = [result.get() for result in self.learner_group.foreach_learner(function)]
-        return results[0]
+        return on_learners(self.learner_group, function)[0]

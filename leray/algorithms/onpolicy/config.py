@@ -13,6 +13,7 @@ from leray.algorithms.onpolicy.runner import (
     record_episode,
 )
 from leray.algorithms.rllib_options import OptionsConfig
+from leray.algorithms.trainable import DataSource
 from leray.envs.config import EnvConfig, GymEnvConfig
 from leray.envs.flat import FlatEnv
 from leray.errors import ConfigError
@@ -42,7 +43,7 @@ class OnPolicyConfig(OptionsConfig):
         self.training(**options)
         self.train_batch_size_per_learner = batch_size
 
-    def place(self, *, online: bool, dataset_root: str | None, **_: Any) -> None:
+    def place(self, *, online: bool, dataset: DataSource | None, **_: Any) -> None:
         """Refuse what is not fresh experience; see `TrainableConfig`."""
         name = self.policy_config().type
         if not online:
@@ -50,16 +51,21 @@ class OnPolicyConfig(OptionsConfig):
                 f"--use_online_training=false: {name} learns online only; give --env.type=... "
                 "--env.task=..., or another --policy.type"
             )
-        if dataset_root is not None:
+        if dataset is not None:
             raise ConfigError(
                 f"--dataset: {name} learns from its own experience only and cannot use "
-                f"{dataset_root}; drop --dataset.*, or use another --policy.type, such as sac"
+                f"{dataset.root}; drop --dataset.*, or use another --policy.type, such as sac"
             )
 
     def validate(self) -> None:
         """Translate the policy's options into RLlib's, and check them (RLlib's name)."""
         options = self.policy_config()
         assert isinstance(options, ActorCriticConfig)
+        if self.num_learners > 1:
+            raise ConfigError(
+                f"--learners.num_learners={self.num_learners}: {options.type} learns in one "
+                "process; give 0 (the training process) or 1 (one of its own)"
+            )
         self.translate(options)
         self._find_env()
         super().validate()

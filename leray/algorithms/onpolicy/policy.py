@@ -1,6 +1,6 @@
 """The policy of PPO and APPO: acting as RLlib's env runners do, and the checkpoint folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,17 @@ class ActorCriticPolicy:
         """Observations the policy reads and the `action` it returns."""
         return self.processor.features
 
+    def reset(self, envs: Sequence[int] | None = None) -> None:
+        """Do nothing: each action follows from the present observation alone."""
+
     @torch.no_grad()
-    def act(self, observations: Mapping[str, NDArray[Any]], *, deterministic: bool) -> NDArray[Any]:
+    def act(
+        self,
+        observations: Mapping[str, NDArray[Any]],
+        *,
+        deterministic: bool,
+        envs: Sequence[int] | None = None,
+    ) -> NDArray[Any]:
         """Return actions in the environment's units; see `Policy.act`.
 
         Returns:

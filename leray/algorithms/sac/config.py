@@ -1,9 +1,22 @@
 """Options of SAC, named as in LeRobot where LeRobot has them."""
 
+import json
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from leray.algorithms.config import PolicyConfig, require
+
+FRESH: dict[str, Any] = {"temperature_init": 1.0, "critic_warmup_updates": 0, "bc_weight": 0.0}
+"""What options that are left open become."""
+CLONED: dict[str, Any] = {
+    "temperature_init": 0.01,
+    "critic_warmup_updates": 3_000,
+    "bc_weight": 100.0,
+}
+"""What they become where training starts from an actor that `bc` trained. New critics know nothing
+of actions that were not demonstrated and would lead it away at once: they learn first, and
+demonstrations hold it. A high temperature would make its nearly certain actions random."""
 
 
 @dataclass(kw_only=True)
@@ -50,8 +63,8 @@ class SACPolicyConfig(PolicyConfig):
     """Adam learning rate of the critics."""
     temperature_lr: float = 1e-3
     """Adam learning rate of the entropy temperature."""
-    temperature_init: float = 1.0
-    """Initial entropy temperature alpha."""
+    temperature_init: float | None = None
+    """Initial entropy temperature alpha; `null` takes 1, or 0.01 after `bc`."""
     target_entropy: float | None = None
     """Entropy the temperature is tuned to, in nats; `null` means minus the number of actions."""
     use_backup_entropy: bool = True
@@ -75,9 +88,16 @@ class SACPolicyConfig(PolicyConfig):
     offline_buffer_capacity: int = 1_000_000
     """Offline replay size in transitions; it grows to hold the dataset if that is larger."""
     online_step_before_learning: int = 1_000
-    """Environment steps taken (with random actions) before the first update."""
-    bc_weight: float = 0.0
-    """Weight of imitating the actions of offline samples in the actor's loss."""
+    """Environment steps taken before the first update."""
+    random_before_learning: bool | None = None
+    """Take those steps with random actions instead of the policy's; `null` does so unless training
+    starts from a checkpoint."""
+    critic_warmup_updates: int | None = None
+    """Updates of the critics alone before the actor moves, taken at once when learning begins and
+    not counted in `utd_ratio`; `null` takes 0, or 3000 after `bc`."""
+    bc_weight: float | None = None
+    """Weight of imitating the actions of offline samples in the actor's loss; `null` takes 0, or
+    100 after `bc`."""
     bc_q_filter: bool = False
     """Imitate only where the critics rate the recorded action above the actor's own (Nair et al.
     2018), for demonstrations that are not good throughout."""
@@ -88,7 +108,8 @@ class SACPolicyConfig(PolicyConfig):
     """Number format of the large matrix products; weights and sums stay float32."""
 
     def __post_init__(self) -> None:
-        """Check ranges, naming the flag, its value and what is allowed."""
+        """Check ranges, naming the flag, its value and what is allowed, and fill what follows."""
+        self._fill()
         positive = ("actor_lr", "critic_lr", "temperature_lr", "temperature_init", "utd_ratio")
         for name in positive:
             value = getattr(self, name)
@@ -109,10 +130,31 @@ class SACPolicyConfig(PolicyConfig):
             self.grad_clip_norm is None or self.grad_clip_norm > 0,
             f"--policy.grad_clip_norm={self.grad_clip_norm}: give a number > 0 or null",
         )
-        before = self.online_step_before_learning
-        require(before >= 0, f"--policy.online_step_before_learning={before}: give a number >= 0")
-        require(self.bc_weight >= 0, f"--policy.bc_weight={self.bc_weight}: give a number >= 0")
+        for name in ("online_step_before_learning", "critic_warmup_updates", "bc_weight"):
+            value = getattr(self, name)
+            require(value >= 0, f"--policy.{name}={value}: give a number >= 0")
         require(
             self.precision in ("float32", "bfloat16"),
             f"--policy.precision={self.precision}: allowed are float32, bfloat16",
         )
+
+    def _fill(self) -> None:
+        """Settle what is left open by what training starts from."""
+        path = self.pretrained_path
+        if self.random_before_learning is None:
+            self.random_before_learning = path is None
+        for name, value in (CLONED if path is not None and _is_clone(path) else FRESH).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+
+
+def _is_clone(path: str) -> bool:
+    """Tell whether a run, a checkpoint or a folder of a policy on this machine is one of `bc`."""
+    for inside in ("", "pretrained_model", "checkpoints/last/pretrained_model"):
+        file = Path(path).expanduser() / inside / "config.json"
+        if file.is_file():
+            try:
+                return bool(json.loads(file.read_text())["type"] == "bc")
+            except (OSError, ValueError, KeyError, TypeError):
+                return False  # what is wrong with it is said where it is read
+    return False

@@ -47,6 +47,8 @@ class SACLearner:
         self._target_entropy = (
             -float(networks.action_size) if config.target_entropy is None else config.target_entropy
         )
+        self._critic_warmup = config.critic_warmup_updates or 0
+        self._bc_weight = config.bc_weight or 0.0
         self._actor_reduce = "min" if config.num_subsample_critics is None else "mean"
         self._actor_adam = FlatAdam(networks.actor.flat, config.actor_lr)
         self._critic_adam = FlatAdam(networks.critic.flat, config.critic_lr)
@@ -65,7 +67,8 @@ class SACLearner:
         alpha = self.networks.log_alpha.exp()
         self._update_critic(batch, observation, alpha)
         self.num_updates += 1
-        if self.num_updates % self.config.policy_update_freq == 0:
+        waiting = self.num_updates <= self._critic_warmup
+        if not waiting and self.num_updates % self.config.policy_update_freq == 0:
             self._update_actor(batch, observation, alpha)
         self._update_target()
 
@@ -174,7 +177,7 @@ class SACLearner:
             grad_input[:, -networks.action_size :],
             (alpha / batch_size).expand(batch_size),
         )
-        if self.config.bc_weight > 0:
+        if self._bc_weight > 0:
             self._add_imitation(batch, q, grad_output)
         mlp.backward(
             networks.actor,
@@ -200,7 +203,7 @@ class SACLearner:
         action = self._action_normalizer(batch[ACTION].view(q.shape[1], -1))
         mean = self._actor_tape.outputs[-1][0, :, : self.networks.action_size]
         grad_output[:, : self.networks.action_size] += losses.imitation_grad(
-            mean, action, mask, self.config.bc_weight
+            mean, action, mask, self._bc_weight
         )
 
     def _update_target(self) -> None:

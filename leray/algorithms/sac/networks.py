@@ -36,7 +36,8 @@ class SACNetworks:
         self.actor = MLPParameters(actor_shape, device, dtype)
         self.critic = MLPParameters(critic_shape, device, dtype)
         self.target = MLPParameters(critic_shape, device, dtype)
-        self.log_alpha = torch.full((1,), math.log(config.temperature_init), device=device)
+        alpha = config.temperature_init or 1.0
+        self.log_alpha = torch.full((1,), math.log(alpha), device=device)
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw fresh weights; targets equal critics."""

@@ -1,6 +1,6 @@
 """The SAC policy: acting, and the checkpoint folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from leray.algorithms.bc.config import BCPolicyConfig
+from leray.algorithms.config import PolicyConfig
 from leray.algorithms.networks import mlp, tanh_gaussian
 from leray.algorithms.networks.encoder import VectorEncoder
 from leray.algorithms.pretrained import WEIGHTS_FILE, read_config, read_tensors, save_folder
@@ -58,8 +60,17 @@ class SACPolicy:
         """Observations the policy reads and the `action` it returns."""
         return self.processor.features
 
+    def reset(self, envs: Sequence[int] | None = None) -> None:
+        """Do nothing: each action follows from the present observation alone."""
+
     @torch.no_grad()
-    def act(self, observations: Mapping[str, NDArray[Any]], *, deterministic: bool) -> NDArray[Any]:
+    def act(
+        self,
+        observations: Mapping[str, NDArray[Any]],
+        *,
+        deterministic: bool,
+        envs: Sequence[int] | None = None,
+    ) -> NDArray[Any]:
         """Return actions in the environment's units; see `Policy.act`."""
         batch = {key: to_tensor(observations[key]).to(self.device) for key in self.encoder.keys}
         vectors = self.encoder(batch)
@@ -100,7 +111,7 @@ class SACPolicy:
         """Follow changes made to the blocks."""
         self.networks.refresh()
 
-    def reset(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Draw fresh weights."""
         self.networks.reset(generator)
 
@@ -141,14 +152,46 @@ class SACPolicy:
         policy.load_weights(folder)
         return policy
 
+    def start_from(self, folder: Path) -> None:
+        """Take over what a checkpoint folder holds: all of SAC's, or the actor that `bc` trained.
+
+        Raises:
+            CheckpointError: it is of another kind or damaged, or does not fit.
+        """
+        config, features, _ = read_config(folder, PolicyConfig)
+        if isinstance(config, SACPolicyConfig):
+            self.load_weights(folder)
+            return
+        if not isinstance(config, BCPolicyConfig):
+            raise CheckpointError(
+                f"{folder} holds a policy of type {config.type}: sac starts from sac or bc only"
+            )
+        if list(features) != list(self.features):
+            raise CheckpointError(
+                f"{folder} was trained on {', '.join(features)}; this run has "
+                f"{', '.join(self.features)}: use the environment or dataset it was trained with"
+            )
+        theirs, ours = config.actor_network_kwargs, self.config.actor_network_kwargs
+        if theirs != ours:
+            raise CheckpointError(
+                f"{folder} has another actor than this run: give "
+                f"--policy.actor_network_kwargs.hidden_dims={theirs.hidden_dims} "
+                f"--policy.actor_network_kwargs.layer_norm={str(theirs.layer_norm).lower()}"
+            )
+        self._take_over(folder, "actor.")
+
     def load_weights(self, folder: Path) -> None:
         """Take over all parameters from a checkpoint folder.
 
         Raises:
             CheckpointError: the file is missing or damaged, or names or shapes differ.
         """
+        self._take_over(folder, "")
+
+    def _take_over(self, folder: Path, prefix: str) -> None:
+        """Copy the parameters whose names begin with a prefix; no others may be stored."""
         stored = read_tensors(folder, self.device)
-        own = self.networks.named()
+        own = {name: t for name, t in self.networks.named().items() if name.startswith(prefix)}
         wrong = sorted(
             name
             for name in own.keys() | stored.keys()

@@ -48,12 +48,15 @@ def check_repo_id(repo_id: str) -> None:
 
 
 @contextmanager
-def hub_errors_told(repo_id: str, *, folder: Path | None = None) -> Iterator[None]:
+def hub_errors_told(
+    repo_id: str, *, folder: Path | None = None, kind: str = "dataset"
+) -> Iterator[None]:
     """Turn every error of `huggingface_hub` calls in the block into one of ours.
 
     Args:
-        repo_id: the dataset that is asked for.
+        repo_id: the dataset or model that is asked for.
         folder: where files are being written, if any are.
+        kind: `dataset` or `model`.
 
     Raises:
         HubUnreachableError: there is no answer; trying again may help.
@@ -66,12 +69,12 @@ def hub_errors_told(repo_id: str, *, folder: Path | None = None) -> Iterator[Non
         wrapped = isinstance(error, (LocalEntryNotFoundError, RuntimeError))
         cause = error.__cause__
         known = wrapped and isinstance(cause, (CLIENT_ERROR, OSError))
-        raise _told(cause if known and cause else error, repo_id, folder) from error
+        raise _told(cause if known and cause else error, repo_id, folder, kind) from error
 
 
-def _told(error: BaseException, repo_id: str, folder: Path | None) -> DatasetError:
+def _told(error: BaseException, repo_id: str, folder: Path | None, kind: str) -> DatasetError:
     if isinstance(error, HfHubHTTPError):
-        return _refused(error, repo_id)
+        return _refused(error, repo_id, kind)
     if isinstance(error, OfflineModeIsEnabled):
         return HubUnreachableError(f"{repo_id}: offline mode is on; unset HF_HUB_OFFLINE")
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
@@ -89,18 +92,18 @@ def _told(error: BaseException, repo_id: str, folder: Path | None) -> DatasetErr
     )
 
 
-def _refused(error: HfHubHTTPError, repo_id: str) -> DatasetError:
+def _refused(error: HfHubHTTPError, repo_id: str, kind: str) -> DatasetError:
     status = error.response.status_code
     if status in _TRY_LATER:
         return HubUnreachableError(f"{repo_id}: the Hub answered {status}; try again later")
     if isinstance(error, GatedRepoError):
-        page = f"{constants.ENDPOINT}/datasets/{repo_id}"
+        page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
         return DatasetError(f"{repo_id} is gated: ask for access at {page}, then {_LOG_IN}")
     if isinstance(error, RevisionNotFoundError):
         return DatasetError(f"{repo_id} has no such revision")
     if isinstance(error, RepositoryNotFoundError):
         return DatasetError(
-            f"there is no dataset {repo_id} on the Hub that you may see: check the name, "
+            f"there is no {kind} {repo_id} on the Hub that you may see: check the name, "
             f"or {_LOG_IN} if it is private"
         )
     if status == 401:

@@ -2,7 +2,7 @@
 
 import pickle
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from threading import Lock, local
@@ -45,8 +45,9 @@ def local_batches(
     if not plan.decodes:
         for number in count(start):
             yield mixture.gather(plan.batch(number, rank, learners))
-    piece, skipped = plan.place(start, rank, learners)
-    for gathered in _ahead(mixture, plan, piece, learners, threads):
+    first, skipped = plan.place(start, rank, learners)
+    pieces = (plan.piece(number, learners) for number in count(first, learners))
+    for gathered in gathered_ahead(mixture, pieces, threads):
         yield from slices(gathered, plan.share(learners), skipped)
         skipped = 0
 
@@ -58,10 +59,19 @@ def slices(piece: Batch, share: int, skipped: int = 0) -> Iterator[Batch]:
         yield {key: value[first : first + share] for key, value in piece.items()}
 
 
-def _ahead(
-    mixture: Mixture, plan: Plan, first: int, learners: int, threads: int
+def gathered_ahead(
+    mixture: Mixture, pieces: Iterable[NDArray[np.int64]], threads: int = 2
 ) -> Iterator[Batch]:
-    """Gather pieces in order, several at a time, each thread with datasets of its own."""
+    """Gather pieces in order, several at a time, each thread with datasets of its own.
+
+    Args:
+        mixture: the datasets.
+        pieces: sample numbers of each.
+        threads: that decode pictures.
+
+    Raises:
+        DatasetError: a file is missing or damaged.
+    """
     packed = pickle.dumps(mixture)
     own, opening = local(), Lock()
 
@@ -75,10 +85,12 @@ def _ahead(
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
-            for number in count(first, learners):
-                waiting.append(pool.submit(gather, plan.piece(number, learners)))
+            for samples in pieces:
+                waiting.append(pool.submit(gather, samples))
                 if len(waiting) >= threads * _AHEAD:
                     yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -48,6 +48,7 @@ class Mixture:
         """The task strings of all datasets; `task_index` of a batch counts in these."""
         self._dtypes = {key: self.features.numpy_dtype(key) for key in self.features}
         self._ends = np.cumsum([len(part) for part in parts])
+        self._frames_before = np.cumsum([0, *(part.reader.num_frames for part in parts)])
         number = {task: index for index, task in enumerate(self.tasks)}
         self._task_numbers = [
             np.array([number[task] for task in of_part], dtype=np.int64) for of_part in tasks
@@ -69,6 +70,8 @@ class Mixture:
     def gather(self, samples: NDArray[np.int64]) -> Batch:
         """Return samples by number, as `Samples.gather`, with `dataset_index` [B].
 
+        `index` counts the frames of the selected episodes through all datasets.
+
         Raises:
             DatasetError: a file is missing or damaged.
         """
@@ -78,6 +81,7 @@ class Mixture:
             here = np.flatnonzero(part == number)
             first = int(self._ends[number]) - len(self.parts[number])
             gathered = self.parts[number].gather(samples[here] - first)
+            gathered[names.INDEX] = gathered[names.INDEX] + self._frames_before[number]
             gathered[names.TASK_INDEX] = self._translated(number, gathered[names.TASK_INDEX])
             for key, value in gathered.items():
                 dtype = self._dtypes.get(key, value.dtype)
@@ -87,7 +91,6 @@ class Mixture:
                 if key not in batch:
                     batch[key] = np.empty((len(samples), *value.shape[1:]), dtype)
                 batch[key][here] = value
-        batch[names.INDEX] = samples.copy()  # the caller's array may be kept for more than this
         batch[DATASET_INDEX] = part.astype(np.int64)
         return batch
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leray.data.lerobot.reader import DatasetReader
-from leray.data.stream.local import local_batches
+from leray.data.stream.local import gathered_ahead, local_batches
 from leray.data.stream.memory import share_memory
 from leray.data.stream.mixture import Mixture
 from leray.data.stream.plan import Plan, StreamConfig
@@ -99,11 +99,26 @@ class DatasetStream:
             return self.ray().batches(start=start, rank=rank, learners=learners)
         return local_batches(self.mixture, self.plan, start=start, rank=rank, learners=learners)
 
-    def once(self) -> Iterator[Batch]:
-        """Yield every sample once in stored order, as for validation; the last batch is smaller."""
-        for first in range(0, len(self.mixture), self.config.batch_size):
-            last = min(first + self.config.batch_size, len(self.mixture))
-            yield self.mixture.gather(np.arange(first, last))
+    def once(self, *, rank: int = 0, learners: int = 1) -> Iterator[Batch]:
+        """Yield every sample once in stored order, as for validation; the last batch is smaller.
+
+        It is done in this process, pictures are decoded ahead by a few threads.
+
+        Args:
+            rank: of the learner; it gets the batches rank, rank + learners, rank + 2 learners, ...
+            learners: how many share the batches.
+
+        Raises:
+            DatasetError: a file is missing or damaged.
+        """
+        size, total = self.config.batch_size, len(self.mixture)
+        batches = (
+            np.arange(first, min(first + size, total))
+            for first in range(rank * size, total, learners * size)
+        )
+        if self.plan.decodes:
+            return gathered_ahead(self.mixture, batches)
+        return map(self.mixture.gather, batches)
 
     def ray(self) -> "RayStream":
         """Return the Ray Data pipeline, to iterate it or to split it for learners.

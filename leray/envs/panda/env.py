@@ -1,6 +1,8 @@
 """The Panda tasks as Gymnasium environments."""
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -8,15 +10,17 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from leray.envs.panda.kinematics import NEUTRAL_JOINTS, damped_step, pointing_down_error
+from leray.envs.panda.cameras import Cameras
+from leray.envs.panda.kinematics import damped_step, pointing_down_error
 from leray.envs.panda.model import ARM_JOINTS, FINGER_OPEN_M, load_model
-from leray.envs.panda.rendering import CameraRenderer, require_rendering
+from leray.envs.panda.rendering import require_rendering
 from leray.envs.panda.tasks import (
     DISTANCE_THRESHOLD_M,
     EE_STEP_M,
     GRIPPER_STEP_M,
     JOINT_STEP_RAD,
     TASKS,
+    TOUCH_REWARD,
     RewardType,
     distance,
     distance_of_one,
@@ -24,7 +28,9 @@ from leray.envs.panda.tasks import (
 from leray.errors import EnvError
 
 ControlType = Literal["ee", "joints"]
-Observation = dict[str, NDArray[np.float32]]
+ObsType = Literal["state", "pixels_agent_pos", "pixels_state"]
+Observation = dict[str, Any]
+"""Vectors by name, and under `pixels` pictures by camera."""
 
 CONTROL_HZ = 25
 SUBSTEPS = 20
@@ -34,18 +40,29 @@ OBSERVATION_BOUND = 10.0
 class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc] # untyped to mypy
     """A Franka Panda on a table, with a goal to reach by the gripper or by a cube.
 
-    Observations are a dictionary of float32 vectors: `observation` (gripper position and velocity;
-    with free fingers their width; with a cube its position, Euler angles, linear and angular
-    velocity), `achieved_goal` [3] and `desired_goal` [3]. Positions are metres in a frame whose
-    origin lies on the table top, 0.6 m before the robot's base. Actions lie in -1..1.
+    The state is a dictionary of float32 vectors: `observation` (gripper position and velocity; with
+    free fingers their width; with a cube its position, Euler angles, linear and angular velocity),
+    `achieved_goal` [3] and `desired_goal` [3]. Positions are metres in a frame whose origin lies on
+    the table top, 0.6 m before the robot's base. Actions lie in -1..1.
 
-    The state is a function of the seed of the last seeded `reset` and of the actions since.
+    Observations are the state, or pictures with what the robot knows of itself: `pixels` (uint8
+    [height, width, 3] by camera) and `agent_pos` (gripper position and velocity, width of free
+    fingers). Where goal and cube are is then in the pictures only. In `detour` a pillar stands in
+    the way, always at the same place; touching it ends the episode without success.
+
+    The state is a function of the seed of the last seeded `reset` and of the actions since, and
+    pictures are one of the state.
 
     Args:
-        task: `reach`, `push` or `pick_and_place`.
+        task: `reach`, `push`, `pick_and_place` or `detour`.
         control_type: `ee` moves the gripper's position, `joints` the seven joints; both relative to
             the measured pose. Free fingers add one more action, their width.
         reward_type: `sparse` is -1 until success and 0 with it, `dense` the negative distance.
+        obs_type: what is observed: the `state`, `pixels_agent_pos` for pictures, or `pixels_state`
+            for the state and pictures.
+        cameras: which cameras' pictures are observed: `front`, `wrist`, `overview`.
+        observation_width: width of observed pictures.
+        observation_height: height of observed pictures.
         render_mode: `rgb_array` to use `render()`.
         render_width: width of `render()` in pixels.
         render_height: height of `render()` in pixels.
@@ -63,6 +80,10 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
         task: str = "reach",
         control_type: ControlType = "ee",
         reward_type: RewardType = "sparse",
+        obs_type: ObsType = "state",
+        cameras: Sequence[str] = ("front",),
+        observation_width: int = 64,
+        observation_height: int = 64,
         render_mode: str | None = None,
         render_width: int = 480,
         render_height: int = 480,
@@ -70,17 +91,21 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
         _check("task", task, tuple(TASKS))
         _check("control_type", control_type, get_args(ControlType))
         _check("reward_type", reward_type, get_args(RewardType))
+        _check("obs_type", obs_type, get_args(ObsType))
         _check("render_mode", render_mode, (None, "rgb_array"))
         if render_mode is not None:
             require_rendering()
         self.task = TASKS[task]
         self.task_description = self.task.description
         self.control_type, self.reward_type = control_type, reward_type
+        self.obs_type: ObsType = obs_type
         self.render_mode = render_mode
         self._render_size = (render_height, render_width)
-        self._cameras: CameraRenderer | None = None
         self.model = load_model(self.task.scene)
         self.data = mujoco.MjData(self.model)
+        cameras = (cameras,) if isinstance(cameras, str) else tuple(cameras)
+        self._observed_cameras = cameras if obs_type != "state" else ()
+        self._observed_size = (observation_height, observation_width)
         self._make_spaces()
         self._make_views()
 
@@ -92,12 +117,35 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
             "achieved_goal": 3,
             "desired_goal": 3,
         }
-        self.observation_space = gym.spaces.Dict(
-            {
-                key: gym.spaces.Box(-OBSERVATION_BOUND, OBSERVATION_BOUND, (size,), np.float32)
-                for key, size in sizes.items()
-            }
-        )
+        if self.obs_type == "pixels_agent_pos":
+            sizes = {"agent_pos": self.task.proprioception_size}
+        spaces: dict[str, gym.Space[Any]] = {
+            key: gym.spaces.Box(-OBSERVATION_BOUND, OBSERVATION_BOUND, (size,), np.float32)
+            for key, size in sizes.items()
+        }
+        if self.obs_type != "state":
+            spaces["pixels"] = self._make_pictures()
+        self.observation_space = gym.spaces.Dict(spaces)
+
+    def _make_pictures(self) -> gym.spaces.Dict:
+        """Make ready for observed pictures and return their space."""
+        if not self._observed_cameras:
+            raise EnvError(f"obs_type={self.obs_type!r} needs cameras; cameras is empty")
+        pictures = self._pictures
+        for camera in self._observed_cameras:
+            pictures.check(camera, *self._observed_size)
+        frame = gym.spaces.Box(0, 255, (*self._observed_size, 3), np.uint8)
+        return gym.spaces.Dict(dict.fromkeys(self._observed_cameras, frame))
+
+    @functools.cached_property
+    def _pictures(self) -> Cameras:
+        """The cameras, in the quality of observations."""
+        return Cameras(self.model, plain=True)
+
+    @functools.cached_property
+    def _views(self) -> Cameras:
+        """The cameras, in the quality of videos."""
+        return Cameras(self.model)
 
     def _make_views(self) -> None:
         """Bind views of MuJoCo's arrays and the buffers that `step` reuses."""
@@ -123,7 +171,7 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode: neutral arm, closed fingers, new goal and cube.
+        """Start an episode: arm in its start pose, closed fingers, new goal and cube.
 
         Args:
             seed: restarts the environment's random generator; without it the generator goes on.
@@ -135,14 +183,14 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
         super().reset(seed=seed)
         goal = self.task.sample_goal(self.np_random)
         mujoco.mj_resetData(self.model, self.data)
-        self._arm_angles[:] = self._arm_targets[:] = NEUTRAL_JOINTS
+        self._arm_angles[:] = self._arm_targets[:] = self.task.start_joints
         if self.task.has_object:
             self._cube_pose[:3] = self.task.sample_object(self.np_random)
         self.data.mocap_pos[0] = goal
         self._numbers[-3:] = goal
-        observation, achieved, desired = self._observe()
+        state, achieved, desired = self._observe()
         success = distance_of_one(achieved, desired) < DISTANCE_THRESHOLD_M
-        return observation, {"is_success": success}
+        return self._observation(state), {"is_success": success}
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Act for 40 ms.
@@ -151,21 +199,24 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
             action: in -1..1 (clipped), shape [3] or [7], one more with free fingers.
 
         Returns:
-            Observation, reward, whether the goal is reached, False, and `is_success` in the info.
+            Observation, reward, whether the goal is reached or the pillar touched, False, and
+            `is_success` in the info.
 
         Raises:
             EnvError: the action has another shape or is not finite.
         """
         self._set_targets(action)
         mujoco.mj_step(self.model, self.data, SUBSTEPS)
-        observation, achieved, desired = self._observe()
+        state, achieved, desired = self._observe()
         apart = distance_of_one(achieved, desired)
-        success = apart < DISTANCE_THRESHOLD_M
+        success = terminated = apart < DISTANCE_THRESHOLD_M
         if self.reward_type == "dense":
             reward = -apart
         else:
             reward = -1.0 if apart > DISTANCE_THRESHOLD_M else 0.0
-        return observation, reward, success, False, {"is_success": success}
+        if self.task.pillar is not None and self.task.pillar.touched_by(achieved):
+            success, terminated, reward = False, True, TOUCH_REWARD
+        return self._observation(state), reward, terminated, False, {"is_success": success}
 
     def compute_reward(
         self, achieved_goal: NDArray[Any], desired_goal: NDArray[Any], info: Any
@@ -183,6 +234,8 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
         apart = distance(achieved_goal, desired_goal)
         dense = self.reward_type == "dense"
         reward = -apart if dense else np.where(apart > DISTANCE_THRESHOLD_M, -1.0, 0.0)
+        if self.task.pillar is not None:
+            reward = np.where(self.task.pillar.touched(achieved_goal), TOUCH_REWARD, reward)
         return float(reward) if reward.ndim == 0 else reward
 
     def compute_terminated(
@@ -193,38 +246,36 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
         Returns:
             The same flags as `step`, shape [...]; a bool for single goals.
         """
-        reached = distance(achieved_goal, desired_goal) < DISTANCE_THRESHOLD_M
-        return bool(reached) if reached.ndim == 0 else reached
+        ended = distance(achieved_goal, desired_goal) < DISTANCE_THRESHOLD_M
+        if self.task.pillar is not None:
+            ended |= self.task.pillar.touched(achieved_goal)
+        return bool(ended) if ended.ndim == 0 else ended
+
+    def goal_observation(self) -> Observation:
+        """Return the state of the last `reset` or `step`, whatever is observed."""
+        return self._state
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return the front camera's frame, uint8, shape [height, width, 3].
+        """Return the overview camera's frame, uint8, shape [height, width, 3].
 
         Without render mode it returns None.
         """
         if self.render_mode is None:
             return None
-        return self.render_camera("front", *self._render_size)
+        return self.render_camera("overview", *self._render_size)
 
     def render_camera(self, name: str, height: int, width: int) -> NDArray[np.uint8]:
         """Return a camera's frame, uint8, shape [height, width, 3].
 
         Args:
-            name: `front` or `wrist`.
+            name: `overview`, `front` or `wrist`.
             height: in pixels.
             width: in pixels.
 
         Raises:
             EnvError: there is no such camera, the size is not possible, or rendering does not work.
         """
-        if self._cameras is None:
-            self._cameras = CameraRenderer(self.model)
-        return self._cameras.render(self.data, name, height, width)
-
-    def close(self) -> None:
-        """Free the renderers."""
-        if self._cameras is not None:
-            self._cameras.close()
-            self._cameras = None
+        return self._views.render(self.data, name, height, width)
 
     def _set_targets(self, action: NDArray[Any]) -> None:
         """Turn an action into motor targets."""
@@ -279,6 +330,20 @@ class PandaEnv(gym.Env[Observation, NDArray[np.float32]]):  # type: ignore[misc]
         else:
             numbers[-6:-3] = self._gripper
         return self._pack()
+
+    def _observation(self, state: Observation) -> Observation:
+        """Return what is observed of a state, which must be the present one."""
+        self._state = state
+        if self.obs_type == "state":
+            return state
+        pixels = {
+            camera: self._pictures.render(self.data, camera, *self._observed_size)
+            for camera in self._observed_cameras
+        }
+        if self.obs_type == "pixels_state":
+            return {**state, "pixels": pixels}
+        own = state["observation"][: self.task.proprioception_size]
+        return {"agent_pos": own, "pixels": pixels}
 
     def _pack(self) -> tuple[Observation, list[float], list[float]]:
         """Copy the numbers into one new float32 block and name its parts."""

@@ -1,18 +1,13 @@
 """Scripted experts: demonstrations without a person, and proof that each task can be solved."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from leray.envs.panda.kinematics import (
-    NEUTRAL_JOINTS,
-    ArmPose,
-    Float,
-    arm_pose,
-    pointing_down_error,
-)
+from leray.envs.panda.kinematics import ArmPose, Float, arm_pose, pointing_down_error
 from leray.envs.panda.plans import Observation, Plan, Target, make_plan
 from leray.envs.panda.tasks import EE_STEP_M, JOINT_STEP_RAD, TASKS
 from leray.errors import EnvError
@@ -23,6 +18,9 @@ _COAST_S = np.array([0.008, 0.008, 0.025])
 """How far the gripper runs on, per speed: gravity makes the way down the longest."""
 _CORRECTION_DAMPING = 1e-3
 _STEP_DAMPING = 0.1
+_STREAM = 1
+"""Sets the expert's chance apart from that of an environment with the same seed, which would
+otherwise draw the same numbers: the goal would tell what the expert does."""
 
 
 class Controller(Protocol):
@@ -52,15 +50,18 @@ class JointController:
 
     The angles are known at the start of an episode; from then on they are followed by what was
     commanded, and corrected by where the gripper is seen to be.
+
+    Args:
+        start_joints: angles in radians at the start of each episode.
     """
 
-    def __init__(self) -> None:
-        self._angles = np.array(NEUTRAL_JOINTS)
-        self._commanded = np.zeros(7)
+    def __init__(self, start_joints: tuple[float, ...]) -> None:
+        self._start = start_joints
+        self.reset()
 
     def reset(self) -> None:
-        """Begin at the neutral joint angles."""
-        self._angles = np.array(NEUTRAL_JOINTS)
+        """Begin at the start's joint angles."""
+        self._angles = np.array(self._start)
         self._commanded = np.zeros(7)
 
     def arm_action(self, gripper: Float, velocity: Float, target: Target) -> Float:
@@ -85,14 +86,16 @@ class JointController:
 
 
 class Expert:
-    """Solves one task; needs the observation only.
+    """Solves one task.
 
     Args:
         plan: where the gripper should go.
         controller: how to get there.
         has_fingers: whether the action's last number is the fingers'.
         noise: standard deviation of normal noise on the arm's actions, for varied demonstrations.
-        seed: seed of the noise.
+        seed: seed of what is left to chance.
+        state: returns the environment's goal dictionary, for experts of environments whose
+            observations do not hold it.
     """
 
     def __init__(
@@ -103,22 +106,33 @@ class Expert:
         has_fingers: bool,
         noise: float = 0.0,
         seed: int | None = None,
+        state: Callable[[], Observation] | None = None,
     ) -> None:
         self._plan, self._controller = plan, controller
         self._has_fingers, self._noise = has_fingers, noise
-        self._rng = np.random.default_rng(seed)
+        self._rng = _generator(seed)
+        self._state = state
+        self.reset()
 
-    def reset(self) -> None:
-        """Begin an episode; call it after the environment's reset."""
-        self._plan.reset()
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode; call it after the environment's reset.
+
+        Args:
+            seed: restarts the random generator; without it the generator goes on.
+        """
+        if seed is not None:
+            self._rng = _generator(seed)
+        self._plan.reset(self._rng)
         self._controller.reset()
 
     def act(self, observation: Observation) -> NDArray[np.float32]:
         """Return the next action in -1..1, shape [A].
 
         Args:
-            observation: the environment's dictionary.
+            observation: the environment's goal dictionary; any other where `state` returns that.
         """
+        if self._state is not None:
+            observation = self._state()
         gripper, velocity = np.asarray(observation["observation"][:6], np.float64).reshape(2, 3)
         target = self._plan.target(observation)
         arm = self._controller.arm_action(gripper, velocity, target)
@@ -138,33 +152,37 @@ def make_expert(
     """Build the expert of a task.
 
     Args:
-        task: a `PandaEnv`, wrapped or not, or a task's name: `reach`, `push`, `pick_and_place`.
+        task: a `PandaEnv`, wrapped or not, whatever it observes, or the name of a task: `reach`,
+            `push`, `pick_and_place`, `detour`.
         control_type: `ee` or `joints`; by default the environment's, or `ee` for a name.
         noise: standard deviation of normal noise on the arm's actions.
-        seed: seed of the noise.
+        seed: seed of what is left to chance.
 
     Raises:
         EnvError: the task or the control type is unknown.
     """
+    state = None
     if not isinstance(task, str):
-        control_type = control_type or getattr(task.unwrapped, "control_type", None)
-        task = getattr(getattr(task.unwrapped, "task", None), "name", str(task))
+        env = task.unwrapped
+        control_type = control_type or getattr(env, "control_type", None)
+        task = getattr(getattr(env, "task", None), "name", str(task))
+        if getattr(env, "obs_type", "state") != "state":
+            state = env.goal_observation
     control_type = control_type or "ee"
-    controllers: dict[str, type[Controller]] = {
-        "ee": EndEffectorController,
-        "joints": JointController,
-    }
-    if task not in TASKS or control_type not in controllers:
+    if task not in TASKS or control_type not in ("ee", "joints"):
         raise EnvError(
             f"no expert for task {task!r} with control_type={control_type!r}; tasks are "
-            f"{', '.join(TASKS)}, control types {', '.join(controllers)}"
+            f"{', '.join(TASKS)}, control types ee, joints"
         )
+    definition = TASKS[task]
+    joints = control_type == "joints"
     return Expert(
         make_plan(task),
-        controllers[control_type](),
-        has_fingers=not TASKS[task].gripper_blocked,
+        JointController(definition.start_joints) if joints else EndEffectorController(),
+        has_fingers=not definition.gripper_blocked,
         noise=noise,
         seed=seed,
+        state=state,
     )
 
 
@@ -177,3 +195,7 @@ def _least_squares(jacobian: Float, error: Float, damping: float) -> Float:
     """Return the damped least-squares joint step for a small pose error."""
     square = jacobian @ jacobian.T + damping**2 * np.eye(len(error))
     return np.asarray(jacobian.T @ np.linalg.solve(square, error))
+
+
+def _generator(seed: int | None) -> np.random.Generator:
+    return np.random.default_rng(None if seed is None else (seed, _STREAM))

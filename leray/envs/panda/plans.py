@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leray.envs.panda.kinematics import Float
-from leray.envs.panda.tasks import CUBE_HALF_EDGE_M
+from leray.envs.panda.pillar import Pillar, Side
+from leray.envs.panda.tasks import CUBE_HALF_EDGE_M, TASKS
 
 Observation = dict[str, NDArray[Any]]
 
@@ -28,8 +29,8 @@ class Target(NamedTuple):
 class Plan(Protocol):
     """Chooses gripper targets; remembers no more than the phase it is in."""
 
-    def reset(self) -> None:
-        """Forget the last episode."""
+    def reset(self, rng: np.random.Generator) -> None:
+        """Forget the last episode; what is left to chance in the next is drawn from `rng`."""
 
     def target(self, observation: Observation) -> Target:
         """Return where the gripper should go."""
@@ -38,7 +39,7 @@ class Plan(Protocol):
 class ReachPlan:
     """Straight to the goal."""
 
-    def reset(self) -> None:
+    def reset(self, rng: np.random.Generator) -> None:
         """Nothing to forget."""
 
     def target(self, observation: Observation) -> Target:
@@ -57,7 +58,7 @@ class PickAndPlacePlan:
     def __init__(self) -> None:
         self._holding = False
 
-    def reset(self) -> None:
+    def reset(self, rng: np.random.Generator) -> None:
         """Begin with open fingers."""
         self._holding = False
 
@@ -88,7 +89,7 @@ class PushPlan:
     _PUSH_STRIDE_M = 0.028
     _CENTRING = 1.5
 
-    def reset(self) -> None:
+    def reset(self, rng: np.random.Generator) -> None:
         """Nothing to forget."""
 
     def target(self, observation: Observation) -> Target:
@@ -115,8 +116,42 @@ class PushPlan:
         return Target(behind)
 
 
+class DetourPlan:
+    """Around the pillar on the left or on the right, whichever each episode's chance is.
+
+    Args:
+        pillar: what to get around.
+        side: take always this side.
+    """
+
+    _ASIDE_M = 0.19
+    _BEHIND_M = 0.05
+    _PASSED_M = 0.03
+    _STRIDE_M = 0.03
+
+    def __init__(self, pillar: Pillar, side: Side | None = None) -> None:
+        self._pillar, self._always = pillar, side
+        self.side: Side = side or "left"
+        """The side of this episode."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Choose a side."""
+        self.side = self._always or ("left" if rng.random() < 0.5 else "right")
+
+    def target(self, observation: Observation) -> Target:
+        """Return a point beside and behind the pillar, and past it the goal."""
+        goal, pillar = _vector(observation["desired_goal"]), self._pillar
+        if observation["observation"][0] > pillar.x_m + self._PASSED_M:
+            return Target(goal, stride_m=self._STRIDE_M)
+        aside = self._ASIDE_M if self.side == "left" else -self._ASIDE_M
+        beside = np.array([pillar.x_m + self._BEHIND_M, pillar.y_m + aside, goal[2]])
+        return Target(beside, stride_m=self._STRIDE_M)
+
+
 def make_plan(task: str) -> Plan:
     """Return the plan of a task of `TASKS`."""
+    if (pillar := TASKS[task].pillar) is not None:
+        return DetourPlan(pillar)
     plans: dict[str, type[Plan]] = {
         "reach": ReachPlan,
         "push": PushPlan,

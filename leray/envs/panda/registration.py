@@ -12,19 +12,21 @@ _TASKS = {
     "Push": "push",
     "PickAndPlace": "pick_and_place",
     "PickPlace": "pick_and_place",
+    "Detour": "detour",
 }
 
 
 def task_ids() -> dict[str, dict[str, Any]]:
     """Return each id without namespace, and the keyword arguments of `PandaEnv` it stands for."""
-    variants = itertools.product(_TASKS.items(), ("", "Joints"), ("", "Dense"))
+    variants = itertools.product(_TASKS.items(), ("", "Pixels"), ("", "Joints"), ("", "Dense"))
     return {
-        f"Panda{name}{control}{reward}-v3": {
+        f"Panda{name}{pixels}{control}{reward}-v3": {
             "task": task,
+            "obs_type": "pixels_agent_pos" if pixels else "state",
             "control_type": "joints" if control else "ee",
             "reward_type": "dense" if reward else "sparse",
         }
-        for (name, task), control, reward in variants
+        for (name, task), pixels, control, reward in variants
     }
 
 

@@ -1,26 +1,20 @@
-"""Frames of a MuJoCo scene, with or without a display.
+"""OpenGL for MuJoCo, with or without a display.
 
 MuJoCo reads `MUJOCO_GL` when it is imported. Here the backend is chosen when the first frame is
 wanted, by trying each in a process of its own: some drivers end the process instead of raising.
 """
 
-import atexit
 import functools
 import importlib
 import os
 import subprocess
 import sys
-import weakref
 from typing import Any
 
 import mujoco
-import numpy as np
-from numpy.typing import NDArray
 
 from leray.errors import EnvError
 
-MAX_RENDERERS = 4
-"""Frame sizes for which an environment keeps a renderer."""
 _PROBE_TIMEOUT_S = 60.0
 _PROBE = """
 import mujoco
@@ -101,76 +95,14 @@ def _reload_mujoco_context() -> None:
     importlib.reload(renderer.gl_context)
 
 
-class CameraRenderer:
-    """Renders a model's cameras, with one renderer per frame size.
-
-    Args:
-        model: the compiled scene.
+def new_gl_context() -> Any:
+    """Return a new OpenGL context, current in this thread.
 
     Raises:
         EnvError: no OpenGL backend works.
     """
-
-    def __init__(self, model: mujoco.MjModel) -> None:
-        require_rendering()
-        self._model = model
-        self._cameras = [model.camera(index).name for index in range(model.ncam)]
-        self._renderers: dict[tuple[int, int], Any] = {}
-
-    def render(
-        self, data: mujoco.MjData, camera: str, height: int, width: int
-    ) -> NDArray[np.uint8]:
-        """Return a frame, uint8, shape [height, width, 3].
-
-        Raises:
-            EnvError: the camera does not exist, or the size is not possible.
-        """
-        if camera not in self._cameras:
-            raise EnvError(
-                f"there is no camera {camera!r} in this scene; choose one of {self._cameras}"
-            )
-        renderer = self._renderer(height, width)
-        mujoco.mj_camlight(self._model, data)
-        renderer.update_scene(data, camera=camera)
-        return np.asarray(renderer.render(), np.uint8)
-
-    def close(self) -> None:
-        """Free the OpenGL contexts."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
-
-    def _renderer(self, height: int, width: int) -> Any:
-        """Return the renderer of a size, made on first use; beyond the limit the oldest goes."""
-        size = (height, width)
-        if size not in self._renderers:
-            limits = self._model.vis.global_
-            if not (1 <= height <= limits.offheight and 1 <= width <= limits.offwidth):
-                raise EnvError(
-                    f"cannot render {width}x{height} pixels; the most is "
-                    f"{limits.offwidth}x{limits.offheight}"
-                )
-            if len(self._renderers) == MAX_RENDERERS:
-                self._renderers.pop(next(iter(self._renderers))).close()
-            self._renderers[size] = mujoco.Renderer(self._model, height, width)
-            _OPEN.add(self)
-            _close_open_at_exit()
-        return self._renderers[size]
-
-
-_OPEN: weakref.WeakSet[CameraRenderer] = weakref.WeakSet()
-
-
-@functools.cache
-def _close_open_at_exit() -> None:
-    """Have open renderers closed at exit.
-
-    Called after the first context exists, so that it runs before MuJoCo's own exit function ends
-    the display: freeing a context after that fails noisily.
-    """
-
-    def close_open() -> None:
-        for renderer in list(_OPEN):
-            renderer.close()
-
-    atexit.register(close_open)
+    require_rendering()
+    renderer = sys.modules[mujoco.Renderer.__module__]
+    context = renderer.gl_context.GLContext(16, 16)
+    context.make_current()
+    return context

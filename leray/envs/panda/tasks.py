@@ -1,7 +1,7 @@
 """What each Panda task is: sizes, initial states, goals and rewards.
 
-The figures are those panda-gym 3.0.7 publishes, and random numbers are drawn in its order, so a
-seed gives the same goal and the same cube here as there.
+The figures of reach, push and pick-and-place are those panda-gym 3.0.7 publishes, and random
+numbers are drawn in its order, so a seed gives the same goal and the same cube here as there.
 """
 
 import math
@@ -11,7 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from leray.envs.panda.kinematics import NEUTRAL_JOINTS, Float
+from leray.envs.panda.pillar import Pillar
+
 RewardType = Literal["sparse", "dense"]
 
 DISTANCE_THRESHOLD_M = 0.05
@@ -23,6 +25,8 @@ GRIPPER_STEP_M = 0.2
 """Change of the gripper's width from the measured one at a full action."""
 CUBE_HALF_EDGE_M = 0.02
 GOAL_ON_TABLE_PROBABILITY = 0.3
+TOUCH_REWARD = -50.0
+"""Reward of touching the pillar, which ends the episode: what fifty steps off the goal cost."""
 _XY_RANGE_M = 0.15
 
 
@@ -39,6 +43,10 @@ class TaskDefinition:
         goal_height_m: goals lie between `goal_base_m` and this much above it.
         goal_base_m: lowest height of a goal.
         goal_on_table_probability: how often the goal's height is `goal_base_m` exactly.
+        goal_center_m: x and y of the middle of the square that goals lie in.
+        goal_range_m: half the edge of that square.
+        start_joints: joint angles in radians at the start of each episode.
+        pillar: what must not be touched, if anything.
     """
 
     name: str
@@ -49,17 +57,25 @@ class TaskDefinition:
     goal_base_m: float
     goal_height_m: float
     goal_on_table_probability: float = 0.0
+    goal_center_m: tuple[float, float] = (0.0, 0.0)
+    goal_range_m: float = _XY_RANGE_M
+    start_joints: tuple[float, ...] = NEUTRAL_JOINTS
+    pillar: Pillar | None = None
+
+    @property
+    def proprioception_size(self) -> int:
+        """How many of the first numbers of `observation` tell of the robot itself."""
+        return 6 + (not self.gripper_blocked)
 
     @property
     def observation_size(self) -> int:
         """Length of `observation`: gripper pose and speed, then width, then the cube's state."""
-        return 6 + (not self.gripper_blocked) + 12 * self.has_object
+        return self.proprioception_size + 12 * self.has_object
 
     def sample_goal(self, rng: np.random.Generator) -> Float:
         """Draw a goal position in metres, shape [3]."""
-        low = (-_XY_RANGE_M, -_XY_RANGE_M, 0.0)
-        high = (_XY_RANGE_M, _XY_RANGE_M, self.goal_height_m)
-        goal = rng.uniform(low, high)
+        (x, y), reach = self.goal_center_m, self.goal_range_m
+        goal = rng.uniform((x - reach, y - reach, 0.0), (x + reach, y + reach, self.goal_height_m))
         if self.goal_on_table_probability and rng.random() < self.goal_on_table_probability:
             goal[2] = 0.0
         goal[2] += self.goal_base_m
@@ -103,6 +119,19 @@ TASKS = {
             goal_base_m=CUBE_HALF_EDGE_M,
             goal_height_m=0.2,
             goal_on_table_probability=GOAL_ON_TABLE_PROBABILITY,
+        ),
+        TaskDefinition(
+            name="detour",
+            description="move the gripper around the pillar to the goal",
+            scene="detour.xml",
+            has_object=False,
+            gripper_blocked=True,
+            goal_base_m=0.04,
+            goal_height_m=0.04,
+            goal_center_m=(0.05, 0.0),
+            goal_range_m=0.03,
+            start_joints=(0.0, 0.1148, 0.0, -2.8635, 0.0, 2.9782, 0.7854),
+            pillar=Pillar(x_m=-0.1, y_m=0.0, radius_m=0.055, height_m=0.1),
         ),
     )
 }

@@ -8,8 +8,12 @@ import torch
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 
+from leray.algorithms.bc.config import BCPolicyConfig
+from leray.algorithms.bc.policy import BCPolicy
+from leray.algorithms.offpolicy import algorithm as offpolicy
 from leray.algorithms.sac.algorithm import SAC, SACConfig
 from leray.algorithms.sac.config import MLPConfig
+from leray.data.features import Feature, Features
 from leray.data.names import ENVIRONMENT_STATE
 from leray.errors import ConfigError
 
@@ -80,6 +84,82 @@ def test_runners_act_with_the_newest_weights(build):
     algorithm.train()
     acting = algorithm.env_runner_group.local_env_runner.module.policy.acting_block()
     assert torch.equal(acting, _blocks(algorithm)["acting"])
+
+
+@pytest.fixture
+def cloned(tmp_path):
+    """The folder of an actor for Pendulum that behaviour cloning would save."""
+    features = Features(
+        {
+            "observation.state": Feature("float32", (3,)),
+            "action": Feature("float32", (1,), low=(-2.0,), high=(2.0,)),
+        }
+    )
+    network = MLPConfig(hidden_dims=[16, 16])
+    config = BCPolicyConfig(actor_network_kwargs=network, exploration_std=1e-3)
+    torch.manual_seed(0)
+    processor = BCPolicy.make_processor(features, config, {}, use_imagenet_stats=True)
+    BCPolicy(config, processor).save_pretrained(tmp_path / "bc")
+    return tmp_path / "bc"
+
+
+@pytest.mark.parametrize("random", [None, True])
+def test_a_pretrained_actor_acts_before_learning(build, cloned, random):
+    config = _config(pretrained_path=str(cloned), random_before_learning=random)
+    config.min_sample_timesteps_per_iteration = WARM_UP
+    algorithm = build(config)
+    algorithm.train()
+    assert algorithm.num_updates == 0
+    columns = algorithm._on_learner(lambda learner: learner.online.columns)
+    seen = {"observation.state": columns["observation.state"][:WARM_UP]}
+    expected = BCPolicy.from_pretrained(cloned).act(seen)[:, 0]
+    distance = np.abs(columns["action"][:WARM_UP] - expected).max()
+    assert (distance < 0.02) == (random is None)
+
+
+def test_critics_warm_up_in_one_go_while_the_actor_rests(build, cloned):
+    config = _config(pretrained_path=str(cloned), critic_warmup_updates=200, utd_ratio=0.5)
+    config.min_sample_timesteps_per_iteration = WARM_UP + 1
+    algorithm = build(config)
+    start = _blocks(algorithm)
+    algorithm.train()
+    assert (algorithm.env_steps, algorithm.num_updates) == (WARM_UP + 1, 200)
+    warm = _blocks(algorithm)
+    assert torch.equal(start["acting"], warm["acting"])
+    assert torch.equal(start["log_alpha"], warm["log_alpha"])
+    assert not torch.equal(start["critic"], warm["critic"])
+    algorithm.train()
+    assert algorithm.num_updates == 200 + (WARM_UP + 2) // 2
+    assert not torch.equal(start["acting"], _blocks(algorithm)["acting"])
+
+
+def test_a_stop_while_critics_warm_up_changes_nothing(build, cloned, monkeypatch):
+    def config():
+        config = _config(pretrained_path=str(cloned), critic_warmup_updates=200)
+        config.min_sample_timesteps_per_iteration = 0  # RLlib then looks around at every stop
+        return config
+
+    monkeypatch.setattr(offpolicy, "UPDATES_PER_SYNC_STEP", 64)
+    whole = build(config())
+    whole.boundary = 60
+    while whole.env_steps < 60:
+        whole.train()
+    stopped = build(config())
+    stopped.boundary = 60
+    train = stopped._train
+
+    def stop_with_the_first(num_updates):
+        train(num_updates)
+        stopped.stop_requested = num_updates == 64 == stopped.num_updates
+
+    stopped._train = stop_with_the_first
+    stopped.train()
+    assert (stopped.env_steps, stopped.num_updates) == (WARM_UP + 1, 64)
+    stopped.stop_requested = False
+    while stopped.env_steps < 60:
+        stopped.train()
+    assert stopped.num_updates == whole.num_updates == 200 + 60 - WARM_UP
+    assert torch.equal(_flat(stopped), _flat(whole))
 
 
 def test_a_checkpoint_brings_everything_back_and_training_goes_on(build, tmp_path):

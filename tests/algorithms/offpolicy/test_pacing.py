@@ -46,6 +46,19 @@ def test_steps_before_learning_are_not_made_up_for():
     assert pacing.updates_due == 2
 
 
+def test_warm_up_updates_are_due_at_once_and_beyond_the_ratio():
+    pacing = Pacing(0.5, 100, warmup_updates=30, env_steps=100)
+    assert pacing.updates_due == 0
+    pacing.env_steps = 101
+    assert pacing.updates_due == 30
+    pacing.updates = 20
+    assert pacing.steps_allowed(0, 4) == 1 + 4  # the next update by the ratio needs two steps
+    pacing.updates = 30
+    pacing.env_steps = 104
+    assert pacing.updates_due == 2
+    assert pacing.steps_allowed(0, 4) == 100 + 2 + 4 - 104
+
+
 def test_more_updates_than_due_ask_for_none():
     assert Pacing(1.0, 0, env_steps=5, updates=9).updates_due == 0
 
@@ -61,8 +74,9 @@ def test_steps_allowed_by_hand():
 @pytest.mark.parametrize("ratio", [0.01, 0.1, 0.3, 1.0, 2.5, 20.0])
 @pytest.mark.parametrize("fragment", [1, 3, 64])
 @pytest.mark.parametrize("before", [0, 10])
-def test_neither_side_ever_waits_for_the_other(ratio, fragment, before):
-    pacing = Pacing(ratio, before)
+@pytest.mark.parametrize("warmup", [0, 7])
+def test_neither_side_ever_waits_for_the_other(ratio, fragment, before, warmup):
+    pacing = Pacing(ratio, before, warmup)
     slack = fragment
     for _ in range(3000):
         if pacing.updates_due:
@@ -70,5 +84,5 @@ def test_neither_side_ever_waits_for_the_other(ratio, fragment, before):
         else:
             assert pacing.steps_allowed(0, slack) >= fragment
             pacing.env_steps += fragment
-        ahead = pacing.env_steps - before - pacing.updates / ratio
+        ahead = pacing.env_steps - before - max(0, pacing.updates - warmup) / ratio
         assert ahead <= 1 / ratio + slack + fragment

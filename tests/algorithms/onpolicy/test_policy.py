@@ -202,7 +202,7 @@ def test_whole_episodes_run_with_it(task):
     policy = policy_of(runner_of(task))
     results = run_episodes(
         GymEnvConfig(task=task, max_episode_steps=10),
-        lambda observations: policy.act(observations, deterministic=True),
+        lambda observations, slots: policy.act(observations, deterministic=True, envs=slots),
         indices=[0, 1, 2],
         seed=5,
         num_envs=2,

@@ -5,10 +5,11 @@ import pytest
 
 from leray.algorithms.appo.algorithm import APPOConfig
 from leray.algorithms.ppo.algorithm import PPOConfig
+from leray.algorithms.trainable import DataSource
 from leray.envs.config import GymEnvConfig
 from leray.errors import ConfigError
 
-PLACE = {"replay_folder": "", "replay_slack": 0, "dataset_episodes": None}
+PLACE = {"replay_folder": "", "replay_slack": 0, "total_steps": 100}
 
 
 def test_options_are_translated_into_rllibs():
@@ -51,10 +52,19 @@ def test_a_minibatch_larger_than_the_batch_is_refused():
 @pytest.mark.parametrize("kind", [PPOConfig, APPOConfig])
 def test_learning_without_fresh_experience_is_refused(kind):
     with pytest.raises(ConfigError, match="learns online only"):
-        kind().place(online=False, dataset_root="/data", **PLACE)
+        kind().place(online=False, dataset=DataSource(root="/data"), **PLACE)
     with pytest.raises(ConfigError, match="cannot use /data; drop --dataset"):
-        kind().place(online=True, dataset_root="/data", **PLACE)
-    kind().place(online=True, dataset_root=None, **PLACE)
+        kind().place(online=True, dataset=DataSource(root="/data"), **PLACE)
+    kind().place(online=True, dataset=None, **PLACE)
+
+
+@pytest.mark.parametrize("kind", [PPOConfig, APPOConfig])
+def test_more_than_one_learner_is_refused(kind):
+    config = kind().environment("CartPole-v1").learners(num_learners=2)
+    with pytest.raises(
+        ConfigError, match=r"--learners\.num_learners=2: a?ppo learns in one process"
+    ):
+        config.validate()
 
 
 def test_the_environment_comes_from_lerays_options():

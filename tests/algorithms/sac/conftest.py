@@ -30,7 +30,7 @@ def make_policy():
             **options,
         )
         policy = SACPolicy(config, make_processor(FEATURES, config.normalization_mapping, STATS))
-        policy.reset(torch.Generator().manual_seed(seed))
+        policy.initialize(torch.Generator().manual_seed(seed))
         return policy
 
     return make

@@ -28,6 +28,7 @@ REFUSED = [
     ({"grad_clip_norm": 0.0}, "--policy.grad_clip_norm=0.0: give a number > 0 or null"),
     ({"online_step_before_learning": -1}, "--policy.online_step_before_learning=-1: give a number"),
     ({"bc_weight": -1.0}, "--policy.bc_weight=-1.0: give a number >= 0"),
+    ({"critic_warmup_updates": -1}, "--policy.critic_warmup_updates=-1: give a number >= 0"),
     ({"precision": "float16"}, "--policy.precision=float16: allowed are float32, bfloat16"),
 ]
 

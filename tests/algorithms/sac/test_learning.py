@@ -36,7 +36,7 @@ def train(her_ratio: float) -> SACPolicy:
         temperature_init=0.1,
     )
     policy = SACPolicy(config, make_processor(features, config.normalization_mapping, None))
-    policy.reset(torch.Generator().manual_seed(0))
+    policy.initialize(torch.Generator().manual_seed(0))
     policy.seed(0)
     replay, rng = ReplayBuffer(features, 10_000), np.random.default_rng(0)
     sampler = ReplaySampler(
@@ -69,7 +69,7 @@ def train(her_ratio: float) -> SACPolicy:
 def success_rate(policy: SACPolicy) -> float:
     results = run_episodes(
         TASK,
-        lambda observations: policy.act(observations, deterministic=True),
+        lambda observations, slots: policy.act(observations, deterministic=True, envs=slots),
         indices=list(range(50)),
         seed=10_000,
         num_envs=10,

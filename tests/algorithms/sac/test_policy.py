@@ -34,6 +34,14 @@ def test_actions_have_the_environments_units(make_policy):
     assert action.tolist() == [[2.0, -1.0]] * 5  # tanh saturates at 1 and -1: high and low
 
 
+def test_there_is_no_memory_to_forget(make_policy):
+    policy, observations = make_policy(), _observations(2)
+    action = policy.act(observations, deterministic=True, envs=[4, 2])
+    policy.reset()
+    policy.reset([4])
+    assert np.array_equal(policy.act(observations, deterministic=True), action)
+
+
 def test_sampling_follows_the_seed_and_the_mode_does_not(make_policy):
     policy, observations = make_policy(), _observations()
     policy.seed(3)

@@ -1,4 +1,4 @@
-"""A Hub of datasets on this machine: the part of its HTTP API that `huggingface_hub` calls.
+"""A Hub of datasets and models on this machine: the part of its HTTP API that clients call.
 
 Large files are redirected to another host name (`localhost` instead of `127.0.0.1`), as the real
 Hub redirects to its storage, where tokens must not be sent.
@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 READER, WRITER = "hf_reader", "hf_writer"
 """Tokens: one may read private repos, the other may write."""
-LARGE = (".parquet", ".mp4")
+LARGE = (".parquet", ".mp4", ".safetensors")
 """Ends of the names of files that are kept in large-file storage."""
 LICENSES = ("apache-2.0", "mit")
 PAGE = 7
@@ -105,7 +105,7 @@ class Hub:
             thread.join()
 
     def add(self, repo_id: str, files: dict[str, bytes], *, tag: str | None = None) -> Repo:
-        """Put a dataset there without any upload."""
+        """Put a dataset or model there without any upload."""
         repo = self.repos.setdefault(repo_id, Repo())
         commit = repo.commit("main", files)
         if tag is not None:
@@ -432,15 +432,16 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
 
+KIND = "(?:datasets|models)"
 REPO = r"(?P<name>[^/]+/[^/]+)"
 ROUTES: list[tuple[tuple[str, ...], str, Callable]] = [
     (("GET",), rf"/api/datasets/{REPO}/refs", Handler.refs),
-    (("GET",), rf"/api/datasets/{REPO}", Handler.info),
-    (("GET",), rf"/api/datasets/{REPO}/revision/(?P<revision>[^/]+)", Handler.info),
-    (("GET",), rf"/api/datasets/{REPO}/tree/(?P<revision>[^/]+)/?", Handler.tree),
+    (("GET",), rf"/api/{KIND}/{REPO}", Handler.info),
+    (("GET",), rf"/api/{KIND}/{REPO}/revision/(?P<revision>[^/]+)", Handler.info),
+    (("GET",), rf"/api/{KIND}/{REPO}/tree/(?P<revision>[^/]+)/?", Handler.tree),
     (
         ("GET", "HEAD"),
-        rf"/datasets/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+        rf"(?:/datasets)?/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
         Handler.resolve,
     ),
     (("GET",), r"/storage/(?P<digest>[^/]+)/(?P<path>.+)", Handler.stored),

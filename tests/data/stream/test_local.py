@@ -19,8 +19,10 @@ from tests.data.stream.datasets import FRONT, Camera
 CONFIG = {"batch_size": 4, "seed": 2, "chunk_mb": 1}
 
 
-def stream(made, *, keys=None, **values) -> DatasetStream:
-    spec = SampleSpec(keys=keys, delta_timestamps={"action": [0.0, 0.1, 0.2]})
+def stream(made, *, keys=None, dropped=0, **values) -> DatasetStream:
+    spec = SampleSpec(
+        keys=keys, delta_timestamps={"action": [0.0, 0.1, 0.2]}, drop_n_last_frames=dropped
+    )
     return DatasetStream([DatasetReader.open(made.root)], spec, StreamConfig(**CONFIG | values))
 
 
@@ -105,6 +107,36 @@ def test_once_shows_everything_in_order(filmed):
     shown = np.concatenate([datasets.numbers(batch[FRONT]) for batch in batches])
     assert shown.tolist() == filmed.columns[FRONT].tolist()
     assert np.concatenate([batch["index"] for batch in batches]).tolist() == list(range(95))
+
+
+@pytest.mark.parametrize("keys", [None, ["action", "grid"]], ids=["pictures", "numbers"])
+def test_learners_share_what_is_shown_once(filmed, same, keys):
+    batches = list(stream(filmed, keys=keys, batch_size=10).once())
+    assert len(batches) == 10
+    for learners in (2, 3, 12):
+        for rank in range(learners):
+            share = stream(filmed, keys=keys, batch_size=10).once(rank=rank, learners=learners)
+            for left, right in zip(share, batches[rank::learners], strict=True):
+                same(left, right)
+
+
+@pytest.mark.parametrize("keys", [None, ["action", "grid"]], ids=["pictures", "numbers"])
+def test_dropped_frames_are_not_shown_and_a_stream_goes_on_without_them(filmed, same, keys):
+    """Episodes of 40, 25 and 30 frames."""
+    made = stream(filmed, keys=keys, dropped=7)
+    shown = [*range(33), *range(40, 58), *range(65, 88)]
+    once = np.concatenate([batch["index"] for batch in made.once()])
+    assert once.tolist() == shown
+    chunk = made.plan.chunk_batches
+    batches = take(made.batches(), 2 * chunk)
+    counts = np.bincount(np.concatenate([batch["index"] for batch in batches]), minlength=95)
+    assert np.flatnonzero(counts).tolist() == shown
+    assert counts[shown].max() - counts[shown].min() <= 1  # whole epochs, and a part of one
+    assert not any(batch["action_is_pad"].any() for batch in batches)
+    for start in (1, chunk - 1, chunk, chunk + 3):
+        resumed = take(stream(filmed, keys=keys, dropped=7).batches(start=start), 3)
+        for left, right in zip(resumed, batches[start : start + 3], strict=True):
+            same(left, right)
 
 
 def decoders() -> list[threading.Thread]:

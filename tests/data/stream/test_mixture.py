@@ -39,6 +39,22 @@ def pair(tmp_path):
     return one, two
 
 
+def test_dropped_frames_are_no_samples_of_a_mix(pair):
+    one, two = pair  # episodes of 7, 12 and 4 frames, and of 5 and 6
+    spec = {"keys": ["action"], "delta_timestamps": {"action": [0.0, 0.1, 0.2, 0.3]}}
+    mixture = Mixture([samples(one, **spec, drop_n_last_frames=3), samples(two, **spec)])
+    assert [len(part) for part in mixture.parts] == [4 + 9 + 1, 11]
+    assert mixture.weights == [14.0, 11.0]
+    batch = mixture.gather(np.array([3, 4, 13, 14, 24]))
+    assert batch["dataset_index"].tolist() == [0, 0, 0, 1, 1]
+    assert batch["frame_index"].tolist() == [3, 0, 0, 0, 5]
+    assert batch["index"].tolist() == [3, 7, 19, 23, 33]  # frames, of both
+    assert batch["action_is_pad"].any(axis=1).tolist() == [False, False, False, False, True]
+    np.testing.assert_array_equal(batch["action"][0], one.columns["action"][3:7])
+    np.testing.assert_array_equal(batch["action"][2], one.columns["action"][19:23])
+    np.testing.assert_array_equal(batch["action"][3], two.columns["action"][:4])
+
+
 def test_samples_come_from_the_datasets_they_are_numbered_in(pair):
     one, two = pair
     windows = {"action": [-0.1, 0.0, 0.1]}

@@ -237,3 +237,61 @@ def test_windows_longer_than_the_dataset(tmp_path, same):
         expected = reference(made, [0, 1, 2], {"action": steps})
         found = samples.gather(np.arange(3))
         same({k: found[k] for k in sorted(found)}, {k: expected[k] for k in sorted(expected)})
+
+
+def test_dropped_frames_are_no_samples_but_windows_reach_them(numeric, same):
+    reader = DatasetReader.open(numeric.root)  # episodes of 7, 12 and 4 frames
+    spec = SampleSpec(delta_timestamps={"action": [0.0, 0.1, 0.2]}, drop_n_last_frames=2)
+    kept = [*range(5), *range(7, 17), *range(19, 21)]
+    for limit in STORAGE.values():
+        samples = Samples(reader, spec, memory_limit_bytes=limit)
+        assert len(samples) == 17
+        assert samples.episode_ends.tolist() == [5, 15, 17]
+        batch = samples.gather(np.arange(17))
+        assert batch["index"].tolist() == kept
+        assert batch["frame_index"].tolist() == [*range(5), *range(10), *range(2)]
+        assert batch["episode_index"].tolist() == [0] * 5 + [1] * 10 + [2] * 2
+        assert not batch["action_is_pad"].any()
+        action = numeric.columns["action"]
+        np.testing.assert_array_equal(batch["action"][4], action[4:7])  # to the end of episode 0
+        np.testing.assert_array_equal(batch["action"][14], action[16:19])
+        shuffled = np.array([16, 4, 5, 16])
+        expected = reference(numeric, [20, 4, 7, 20], {"action": [0, 1, 2]})
+        found = samples.gather(shuffled)
+        same({k: found[k] for k in sorted(found)}, {k: expected[k] for k in sorted(expected)})
+        again = pickle.loads(pickle.dumps(samples))
+        same(again.gather(shuffled), found)
+
+
+def test_windows_that_go_beyond_the_dropped_frames_are_padded(numeric):
+    spec = SampleSpec(delta_timestamps={"action": [0.0, 0.2]}, drop_n_last_frames=1)
+    samples = Samples(DatasetReader.open(numeric.root), spec)
+    batch = samples.gather(np.array([4, 5]))  # frames 4 and 5 of an episode of 7
+    assert batch["action_is_pad"].tolist() == [[False, False], [False, True]]
+    np.testing.assert_array_equal(batch["action"][1], numeric.columns["action"][[5, 6]])
+
+
+@pytest.mark.parametrize(("dropped", "ends"), [(4, [3, 11, 11]), (7, [0, 5, 5]), (12, [0, 0, 0])])
+def test_episodes_that_are_too_short_have_no_samples(numeric, dropped, ends):
+    samples = Samples(DatasetReader.open(numeric.root), SampleSpec(drop_n_last_frames=dropped))
+    assert samples.episode_ends.tolist() == ends
+    batch = samples.gather(np.arange(len(samples)))
+    assert set(batch["episode_index"].tolist()) == {
+        episode for episode, length in enumerate((7, 12, 4)) if length > dropped
+    }
+    first = {int(e): int(f) for e, f in zip(batch["episode_index"], batch["index"], strict=True)}
+    lasts = {0: 7, 1: 19, 2: 23}
+    assert first == {episode: lasts[episode] - dropped - 1 for episode in first}
+
+
+@pytest.mark.parametrize("dropped", [0, 3])
+def test_dropping_frames_does_not_change_what_a_frame_shows(filmed, dropped):
+    spec = SampleSpec(delta_timestamps={FRONT: [-0.1, 0.0]}, drop_n_last_frames=dropped)
+    samples = Samples(DatasetReader.open(filmed.root, episodes=[0, 2]), spec)
+    batch = samples.gather(np.arange(len(samples)))
+    assert len(samples) == 40 + 30 - 2 * dropped
+    stored = [*range(40 - dropped), *range(65, 95 - dropped)]
+    before = [max(frame - 1, 0 if frame < 40 else 65) for frame in stored]
+    shown = datasets.numbers(batch[FRONT])
+    assert shown[:, 1].tolist() == filmed.columns[FRONT][stored].tolist()
+    assert shown[:, 0].tolist() == filmed.columns[FRONT][before].tolist()

@@ -82,6 +82,31 @@ def test_noise_varies_the_arm_and_repeats_with_its_seed():
     assert clean[-1] == noisy[-1]
 
 
+def test_noise_has_nothing_to_do_with_the_goal_of_the_same_seed():
+    env, noise, goals = PandaEnv("reach"), [], []
+    for seed in range(300):
+        observation, _ = env.reset(seed=seed)
+        expert = make_expert("reach", noise=0.1, seed=seed)
+        noise.append(expert._rng.standard_normal(3))
+        goals.append(observation["desired_goal"])
+    for goal in np.transpose(goals):
+        for values in np.transpose(noise):
+            # A correlation of chance has a standard deviation of 1 / sqrt(300) = 0.06.
+            assert abs(np.corrcoef(goal, values)[0, 1]) < 0.23
+            assert abs(np.corrcoef(goal, np.abs(values))[0, 1]) < 0.23
+
+
+def test_a_seed_restarts_what_is_left_to_chance():
+    observation, _ = PandaEnv("reach").reset(seed=0)
+    expert = make_expert("reach", noise=0.2)
+    drawn = []
+    for seed in (4, None, 4, 5):
+        expert.reset(seed)
+        drawn.append(expert.act(observation).tobytes())
+    assert drawn[0] == drawn[2]
+    assert len(set(drawn)) == 3
+
+
 def test_expert_of_a_wrapped_env_takes_its_control_type():
     panda.register()
     env = gym.make("leray/PandaPushJoints-v3")

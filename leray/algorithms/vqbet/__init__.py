@@ -1,0 +1,1 @@
+"""Behaviour transformer over codes of action chunks (VQ-BeT)."""
