@@ -89,3 +89,18 @@ def test_the_page_on_datasets_runs(tmp_path, monkeypatch, capsys):
     exec(compile(programs(page), str(page), "exec"), {})
     assert main(["dataset", "check", "--root=recorded", "--videos=full"]) == 0
     assert "(64, 20, 3)" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_the_program_of_the_page_on_imitation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = ["--env.type=gym", "--env.task=PandaReach-v3"]
+    record = ["--policy.type=expert", "--dataset.root=reach", "--dataset.num_episodes=5"]
+    assert main(["record", *task, *record]) == 0
+    short = ["--steps=20", "--eval.n_episodes=2", "--eval.max_episodes_rendered=0"]
+    train = ["--policy.type=bc", "--dataset.root=reach", "--output_dir=outputs/bc"]
+    assert main(["train", *task, *train, *short, "--mlflow.enable=false"]) == 0
+    page = ROOT / "docs" / "imitation.md"
+    names: dict = {}
+    exec(compile(programs(page), str(page), "exec"), names)
+    assert names["action"].shape == (3,)

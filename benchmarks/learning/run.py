@@ -2,6 +2,10 @@
 
     python benchmarks/learning/run.py panda --seeds 1 2 3 --jobs 2
     python benchmarks/learning/run.py halfcheetah --seeds 1 2 3 --jobs 2
+    python benchmarks/learning/run.py panda_bc --seeds 1 2 3 --jobs 2
+
+`panda_bc` clones the demonstrations of `panda` (variant `bc`), then SAC goes on with that actor
+(`bc_sac`); its curves begin with the clone, at step 0.
 
 Runs are kept under `outputs/benchmarks/`; one that was interrupted goes on where it was.
 """
@@ -14,6 +18,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -21,17 +26,23 @@ sys.path.insert(0, str(HERE.parent))
 from machine import describe  # noqa: E402 - a script beside this folder
 
 RUNS = Path("outputs/benchmarks")
-PANDA = [f"--config_path={HERE / 'panda.yaml'}", "--eval.n_episodes=100", "--eval_freq=1000"]
-PANDA += ["--eval.max_episodes_rendered=0", "--save_freq=5000", "--log_freq=1000"]
+EVAL_100 = ["--eval.n_episodes=100", "--eval.max_episodes_rendered=0", "--log_freq=1000"]
+PANDA = [f"--config_path={HERE / 'panda.yaml'}", *EVAL_100, "--save_freq=5000"]
 DEMOS = RUNS / "panda_demos"
+PANDA_BC = [f"--dataset.root={DEMOS}", "--env.type=gym", "--env.task=PandaPickAndPlace-v3"]
+BC = ["--policy.type=bc", *PANDA_BC, *EVAL_100, "--eval_freq=0", "--steps=3000"]
+BC_SAC = ["--policy.type=sac", *PANDA_BC, *EVAL_100, "--eval_freq=250", "--steps=4000"]
+BC_SAC += [f"--policy.pretrained_path={RUNS}/panda_bc/bc_seed{{seed}}"]
+BC_SAC += ["--policy.online_step_before_learning=500"]
 CHEETAH = ["--env.type=gym", "--env.task=HalfCheetah-v5", "--policy.type=sac", "--steps=100000"]
 CHEETAH += ["--eval.n_episodes=10", "--eval.max_episodes_rendered=0", "--eval_freq=10000"]
 CHEETAH += ["--save_freq=20000", "--policy.online_step_before_learning=5000"]
 SUITES = {
     "panda": {
-        "sac_50_demos": [*PANDA, f"--dataset.root={DEMOS}"],
-        "sac_no_demos": PANDA,
+        "sac_50_demos": [*PANDA, "--eval_freq=1000", f"--dataset.root={DEMOS}"],
+        "sac_no_demos": [*PANDA, "--eval_freq=1000"],
     },
+    "panda_bc": {"bc": BC, "bc_sac": BC_SAC},
     "halfcheetah": {"sac": CHEETAH, "sac_bfloat16": [*CHEETAH, "--policy.precision=bfloat16"]},
 }
 
@@ -44,20 +55,21 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, a core each")
     arguments = parser.parse_args()
-    if arguments.suite == "panda" and not DEMOS.exists():
+    if arguments.suite.startswith("panda") and not DEMOS.exists():
         record = ["--env.type=gym", "--env.task=PandaPickAndPlace-v3", "--policy.type=expert"]
         leray("record", [*record, f"--dataset.root={DEMOS}", "--dataset.num_episodes=50"])
     variants = arguments.variants or list(SUITES[arguments.suite])
-    tasks = [(arguments.suite, v, s) for s in arguments.seeds for v in variants]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda task: train(*task), tasks))
+        for variant in variants:  # one after the other: some begin where another ended
+            list(pool.map(partial(train, arguments.suite, variant), arguments.seeds))
     collect(arguments.suite)
 
 
 def train(suite: str, variant: str, seed: int) -> None:
     """Train one seed of one variant."""
     root = RUNS / suite / f"{variant}_seed{seed}"
-    options = [*SUITES[suite][variant], f"--seed={seed}", "--mlflow.enable=false"]
+    options = [option.format(seed=seed) for option in SUITES[suite][variant]]
+    options += [f"--seed={seed}", "--mlflow.enable=false"]
     if (root / "train_config.yaml").exists():
         options = ["--resume=true"]
     began = time.time()
@@ -90,7 +102,10 @@ def collect(suite: str) -> None:
             record = json.loads(line)
             if "eval/return_mean" in record:
                 rate = record.get("eval/success_rate", "")
-                rows.append([variant, int(seed), record["step"], record["eval/return_mean"], rate])
+                curve = ("bc_sac", int(seed), 0)  # the clone has taken no step
+                if variant != "bc":
+                    curve = (variant, int(seed), record["step"])
+                rows.append([*curve, record["eval/return_mean"], rate])
     rows.sort()
     path = HERE / "results" / f"{suite}.csv"
     with path.open("w", newline="") as file:
@@ -110,7 +125,7 @@ def draw(suite: str, rows: list[list]) -> None:
     mpl.use("svg")
     from matplotlib import pyplot as plt
 
-    column, label = (4, "success rate") if suite == "panda" else (3, "mean return")
+    column, label = (4, "success rate") if suite.startswith("panda") else (3, "mean return")
     figure, axes = plt.subplots(figsize=(7, 4))
     variants = sorted({row[0] for row in rows})
     for number, variant in enumerate(variants):

@@ -59,7 +59,7 @@ def leray_parts(precision: str = "float32"):
         }
     )
     policy = SACPolicy(SACPolicyConfig(precision=precision), make_processor(features, {}, None))
-    policy.reset(torch.Generator().manual_seed(SEED))
+    policy.initialize(torch.Generator().manual_seed(SEED))
     replay, rng = ReplayBuffer(features, 1_000_000), np.random.default_rng(SEED)
     steps = 1000
     for stream in range(100):
