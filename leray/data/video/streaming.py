@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from leray.data.video.encoder import VideoEncoder
 from leray.data.video.options import VideoOptions
+from leray.errors import DatasetError
 
 QUEUE_FRAMES = 30
 """Frames that may wait; one of 640x480 takes 0.9 MB."""
@@ -49,6 +50,7 @@ class StreamingEncoder:
         self._encoder = VideoEncoder(path, fps=fps, options=options)
         self._queue: queue.Queue[NDArray[np.uint8] | None] = queue.Queue(max(queue_frames, 1))
         self._error: BaseException | None = None
+        self._encoding = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"encode {path.name}", daemon=True)
         self._thread.start()
 
@@ -68,7 +70,12 @@ class StreamingEncoder:
             DatasetError, OSError: an earlier frame could not be compressed or written.
         """
         self._raise_error()
-        self._encoder.check(frame)
+        try:
+            self._encoder.check(frame)
+        except DatasetError:
+            with self._encoding:  # aborted in this moment: the thread is about to say why
+                self._raise_error()
+            raise
         frame = frame.copy()
         try:
             self._queue.put_nowait(frame)
@@ -112,10 +119,11 @@ class StreamingEncoder:
         while (frame := self._queue.get()) is not None:
             if self._error is not None:
                 continue  # the queue is emptied, so that `add` returns
-            try:
-                self._encoder.add(frame)
-            except BaseException as error:
-                self._error = error
+            with self._encoding:
+                try:
+                    self._encoder.add(frame)
+                except BaseException as error:
+                    self._error = error
 
     def _drop_one(self) -> bool:
         try:

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 
@@ -13,6 +14,7 @@ import pytest
 
 from leray.data.video.encoder import VideoEncoder, VideoOptions, encoder_name
 from leray.data.video.options import HARDWARE
+from leray.data.video.output import Mp4Output
 from leray.data.video.streaming import StreamingEncoder
 from leray.errors import ConfigError, DatasetError, FeatureMismatchError
 
@@ -427,3 +429,24 @@ def test_streaming_on_a_full_disk(tmp_path, full_disk):
     with pytest.raises(OSError, match="File too large"):
         encode(tmp_path / "a.mp4", noise(60), kind=StreamingEncoder, vcodec="h264", crf=5)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_cause_is_told_while_the_thread_still_clears_up(tmp_path, monkeypatch):
+    clearing, asked = threading.Event(), threading.Event()
+
+    def slow_discard(output):
+        clearing.set()
+        asked.wait(10)
+
+    def fail(encoder, picture):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Mp4Output, "discard", slow_discard)
+    monkeypatch.setattr(VideoEncoder, "_encode", fail)
+    frames = noise(2)
+    encoder = StreamingEncoder(tmp_path / "a.mp4", fps=30, queue_frames=2)
+    encoder.add(frames[0])
+    assert clearing.wait(10)
+    threading.Timer(0.2, asked.set).start()
+    with pytest.raises(OSError, match="no space left"):
+        encoder.add(frames[1])
