@@ -17,11 +17,11 @@ from ray.rllib.utils.metrics import LEARNER_RESULTS, NUM_ENV_STEPS_TRAINED_LIFET
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from leray.algorithms.imitation.config import ImitationPolicyConfig
-from leray.algorithms.imitation.group import on_learners
 from leray.algorithms.imitation.learner import validation_metrics
 from leray.algorithms.imitation.module import ImitationModule
 from leray.algorithms.imitation.remote import ImitationTorchLearner
 from leray.algorithms.imitation.source import source_processor
+from leray.algorithms.learners import on_learners
 from leray.algorithms.processor import Processor
 from leray.algorithms.rllib_options import OptionsConfig
 from leray.algorithms.trainable import DataSource

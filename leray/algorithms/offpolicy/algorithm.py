@@ -21,7 +21,7 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
-from leray.algorithms.imitation.group import on_learners
+from leray.algorithms.learners import on_learners
 from leray.algorithms.offpolicy.learner import OffPolicyLearner
 from leray.algorithms.offpolicy.pacing import Pacing
 from leray.envs.fragment import Fragment

@@ -16,7 +16,7 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
 
-from leray.algorithms.imitation.group import on_learners
+from leray.algorithms.learners import on_learners
 from leray.algorithms.onpolicy import state
 from leray.algorithms.onpolicy.policy import ActorCriticPolicy, actor_critic_processor
 from leray.algorithms.onpolicy.runner import EPISODES, seed_of
