@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from leray.algorithms.config import PolicyConfig, require
-from leray.algorithms.imitation.config import ImitationPolicyConfig, OptimizerPreset
+from leray.algorithms.imitation.config import BACKBONES, ImitationPolicyConfig, OptimizerPreset
 
 ACTIVATIONS = ("relu", "gelu")
-SHALLOW, DEEP = ("resnet18", "resnet34"), ("resnet50", "resnet101", "resnet152")
-"""Backbones without and with a dilated form."""
+DILATABLE = BACKBONES[2:]
+"""Backbones that have a dilated form."""
 
 
 @PolicyConfig.register_subclass("act")
@@ -114,14 +114,14 @@ class ACTPolicyConfig(ImitationPolicyConfig):
         require(0 <= self.dropout < 1, f"--policy.dropout={self.dropout}: give 0 to below 1")
         kind = self.vision_backbone
         require(
-            kind in SHALLOW + DEEP,
-            f"--policy.vision_backbone={kind}: allowed are {', '.join(SHALLOW + DEEP)}",
+            kind in BACKBONES,
+            f"--policy.vision_backbone={kind}: allowed are {', '.join(BACKBONES)}",
         )
         dilation = self.replace_final_stride_with_dilation
         require(
-            dilation == 0 or (dilation == 1 and kind in DEEP),
+            dilation == 0 or (dilation == 1 and kind in DILATABLE),
             f"--policy.replace_final_stride_with_dilation={dilation}: give 0, or 1 with "
-            f"--policy.vision_backbone one of {', '.join(DEEP)}",
+            f"--policy.vision_backbone one of {', '.join(DILATABLE)}",
         )
 
     @property

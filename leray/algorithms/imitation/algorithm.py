@@ -14,7 +14,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import LEARNER_RESULTS, NUM_ENV_STEPS_TRAINED_LIFETIME
-from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from leray.algorithms.imitation.config import ImitationPolicyConfig
 from leray.algorithms.imitation.learner import validation_metrics
@@ -25,8 +24,9 @@ from leray.algorithms.learners import on_learners
 from leray.algorithms.processor import Processor
 from leray.algorithms.rllib_options import OptionsConfig
 from leray.algorithms.trainable import DataSource
-from leray.envs.config import EnvConfig, GymEnvConfig
+from leray.envs.config import EnvConfig
 from leray.envs.make import make_env
+from leray.envs.named import named_env
 from leray.envs.runner import CollectingEnvRunner
 from leray.envs.spaces import to_spaces
 from leray.errors import CheckpointError, ConfigError, LerayError
@@ -137,12 +137,8 @@ class ImitationConfig(OptionsConfig):
 
     def make_single_env(self, creator: Any, context: EnvContext) -> gym.Env[Any, Any]:
         """Build one environment for RLlib's evaluation: by LeRay's names, or by RLlib's creator."""
-        if self.env_options is not None:
-            return make_env(self.env_options)
-        if not isinstance(self.env, str) or _global_registry.contains(ENV_CREATOR, self.env):
-            env: gym.Env[Any, Any] = creator(context)
-            return env
-        return make_env(GymEnvConfig(task=self.env, kwargs=dict(context)))
+        options = named_env(self, context)
+        return creator(context) if options is None else make_env(options)
 
 
 class Imitation(Algorithm):  # type: ignore[misc]

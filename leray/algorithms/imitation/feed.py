@@ -1,12 +1,16 @@
 """The batches that a learner of imitation takes from the dataset of its run."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import islice
+from typing import cast
 
 from leray.algorithms.imitation.config import ImitationPolicyConfig
 from leray.algorithms.imitation.inputs import RawBatch
 from leray.algorithms.trainable import DataSource
 from leray.data.features import Features
 from leray.data.lerobot.reader import DatasetReader
+from leray.data.names import ACTION
 from leray.data.stream.plan import StreamConfig
 from leray.data.stream.samples import SampleSpec
 from leray.data.stream.stream import DatasetStream
@@ -23,6 +27,7 @@ class Feed:
         seed: of the order.
         rank: of this learner.
         learners: how many share each batch.
+        action_only: batches at the start of training that consist of actions alone.
 
     Raises:
         ConfigError: the learners cannot share a batch, or no episode is left to learn from.
@@ -39,14 +44,20 @@ class Feed:
         seed: int,
         rank: int = 0,
         learners: int = 1,
+        action_only: int = 0,
     ) -> None:
         self._source, self._config, self._features = source, config, features
         self._scalars = {name for name, feature in features.items() if feature.shape == (1,)}
         self._batch_size, self._rank, self._learners = batch_size, rank, learners
+        self._action_only = action_only
         self.used = 0
         """Batches that were taken since the start of training."""
-        self._stream = self._open(training_episodes(source), seed=seed, workers=source.num_workers)
+        episodes = training_episodes(source)
+        self._stream = self._open(episodes, features, seed=seed, workers=source.num_workers)
         self._stream.plan.share(learners)
+        self._actions: DatasetStream | None = None
+        if action_only:
+            self._actions = self._open(episodes, features.select([ACTION]), seed=seed, workers=0)
         self._batches: Iterator[RawBatch] | None = None
         self._held_out: DatasetStream | None = None
 
@@ -78,7 +89,7 @@ class Feed:
         if not self._source.held_out:
             return iter(())
         if self._held_out is None:
-            self._held_out = self._open(self._source.held_out, seed=0, workers=0)
+            self._held_out = self._open(self._source.held_out, self._features, seed=0, workers=0)
         batches = self._held_out.once(rank=self._rank, learners=self._learners)
         return map(self._with_axes, batches)
 
@@ -89,11 +100,13 @@ class Feed:
         if close is not None:
             close()
 
-    def _open(self, episodes: list[int] | None, *, seed: int, workers: int) -> DatasetStream:
+    def _open(
+        self, episodes: list[int] | None, features: Features, *, seed: int, workers: int
+    ) -> DatasetStream:
         reader = DatasetReader.open(self._source.root, episodes=episodes)
         spec = SampleSpec(
-            keys=list(self._features),
-            delta_timestamps=self._config.dataset_windows(self._features, reader.fps),
+            keys=list(features),
+            delta_timestamps=self._config.dataset_windows(features, reader.fps),
             drop_n_last_frames=self._config.drop_n_last_frames,
         )
         config = StreamConfig(
@@ -109,11 +122,21 @@ class Feed:
         }
 
     def _from(self, start: int) -> Iterator[RawBatch]:
-        if self._source.num_workers:
-            return self._stream.ray().batches(
+        if self._actions is not None and start < self._action_only:
+            with closing(self._read(self._actions, start)) as batches:
+                yield from islice(batches, self._action_only - start)
+            start = self._action_only
+        with closing(self._read(self._stream, start)) as batches:
+            yield from batches
+
+    def _read(self, stream: DatasetStream, start: int) -> Generator[RawBatch, None, None]:
+        if stream.workers:
+            batches = stream.ray().batches(
                 start=start, rank=self._rank, learners=self._learners, torch=True
             )
-        return self._stream.batches(start=start, rank=self._rank, learners=self._learners)
+        else:
+            batches = stream.batches(start=start, rank=self._rank, learners=self._learners)
+        return cast("Generator[RawBatch, None, None]", batches)
 
 
 def training_episodes(source: DataSource) -> list[int] | None:

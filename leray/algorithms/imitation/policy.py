@@ -51,6 +51,10 @@ class ImitationModel(nn.Module, abc.ABC):
         """Return the groups of torch's optimisers; those without own options take the preset's."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
+    def action_only_updates(self) -> int:
+        """Return how many updates at the start of training read actions and no observations."""
+        return 0
+
     def synchronized(self) -> list[Tensor]:
         """Return buffers that learn without gradients; learners average them after each update."""
         return []

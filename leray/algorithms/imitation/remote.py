@@ -80,6 +80,8 @@ class ImitationTorchLearner(TorchLearner):  # type: ignore[misc]
             seed=seed,
             rank=rank,
             learners=learners,
+            action_only=self.policy.model.action_only_updates()
+            * self.policy.config.gradient_accumulation_steps,
         )
 
     def train(self, num_updates: int) -> None:

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_context import EnvContext
-from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from leray.algorithms.offpolicy.learner import OffPolicyLearner
 from leray.algorithms.offpolicy.module import PolicyModule
 from leray.algorithms.rllib_options import OptionsConfig
 from leray.algorithms.trainable import DataSource
 from leray.data.lerobot.reader import DatasetReader
-from leray.envs.config import EnvConfig, GymEnvConfig
+from leray.envs.config import EnvConfig
 from leray.envs.goals import GoalTask, goal_task
 from leray.envs.make import make_env
+from leray.envs.named import named_env
 from leray.envs.observation import ObservationMap, action_feature
 from leray.envs.runner import CollectingEnvRunner
 from leray.errors import ConfigError
@@ -127,7 +127,7 @@ class OffPolicyConfig(OptionsConfig):
 
         It keeps an environment of its own open, which answers.
         """
-        options = self._env_by_name(self.env_config)
+        options = named_env(self, self.env_config)
         if options is None:
             return None
         env = make_env(options)
@@ -146,7 +146,7 @@ class OffPolicyConfig(OptionsConfig):
 
     def make_single_env(self, creator: Any, context: EnvContext) -> gym.Env[Any, Any]:
         """Build one environment: by RLlib's creator if it knows one, else by LeRay's names."""
-        options = self._env_by_name(context)
+        options = named_env(self, context)
         return creator(context) if options is None else make_env(options)
 
     def _refuse_picture_options(self, dataset: DataSource) -> None:
@@ -163,11 +163,3 @@ class OffPolicyConfig(OptionsConfig):
                     f"{flag}={str(value).lower()}: {self.policy_config().type} holds the dataset "
                     "in memory and reads no pictures; drop the flag"
                 )
-
-    def _env_by_name(self, context: dict[str, Any]) -> EnvConfig | None:
-        """Return what LeRay builds environments from, or None if RLlib has a creator for them."""
-        if self.env_options is not None:
-            return self.env_options
-        if not isinstance(self.env, str) or _global_registry.contains(ENV_CREATOR, self.env):
-            return None
-        return GymEnvConfig(task=self.env, kwargs=dict(context))

@@ -64,6 +64,12 @@ class VQBeT(ImitationModel):
             {"params": others, "weight_decay": 0.0},
         ]
 
+    def action_only_updates(self) -> int:
+        """Return the length of the first phase."""
+        if self.vqbet.action_head.vqvae_model.frozen:
+            return 0
+        return self.config.n_vqvae_training_steps
+
     def synchronized(self) -> list[Tensor]:
         """Return what the codebooks follow, in the first phase."""
         vqvae = self.vqbet.action_head.vqvae_model

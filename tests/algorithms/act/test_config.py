@@ -2,9 +2,10 @@
 
 import pytest
 
-from leray.algorithms.act.config import DEEP, SHALLOW, ACTPolicyConfig
+from leray.algorithms.act.config import DILATABLE, ACTPolicyConfig
 from leray.algorithms.act.transformer import ACTIVATIONS
 from leray.algorithms.config import PolicyConfig
+from leray.algorithms.imitation.config import BACKBONES
 from leray.algorithms.networks.resnet import KINDS
 from leray.algorithms.plugins import register_plugins
 from leray.errors import ConfigError
@@ -64,7 +65,8 @@ def test_windows_are_of_actions_only():
 
 
 def test_lists_of_names_are_those_of_the_networks():
-    assert [*SHALLOW, *DEEP] == list(KINDS)
+    assert list(BACKBONES) == list(KINDS)
+    assert DILATABLE == ("resnet50", "resnet101", "resnet152")
     assert set(ACTIVATIONS) == {"relu", "gelu"}
 
 

@@ -21,7 +21,9 @@ from tests.algorithms.imitation.linear import LinearPolicyConfig
 FRAMES = sum(LENGTHS)
 
 
-def make_feed(source, *, batch_size=6, seed=1, rank=0, learners=1, **options) -> Feed:
+def make_feed(
+    source, *, batch_size=6, seed=1, rank=0, learners=1, action_only=0, **options
+) -> Feed:
     config = LinearPolicyConfig(**options)
     features = source_processor(source, config).source_features
     return Feed(
@@ -32,6 +34,7 @@ def make_feed(source, *, batch_size=6, seed=1, rank=0, learners=1, **options) ->
         seed=seed,
         rank=rank,
         learners=learners,
+        action_only=action_only,
     )
 
 
@@ -164,6 +167,21 @@ def test_pictures_are_read_ahead_and_closing_stops_that(tmp_path):
     shade = np.tanh(held_out[0]["observation.state"][:, 0])
     shown = held_out[0]["observation.images.top"][:, 0, 0, 0]
     np.testing.assert_allclose(shown, np.floor(127 * (1 + shade)), atol=1)
+
+
+def test_the_first_batches_may_be_actions_alone(tmp_path):
+    root = write_demonstrations(tmp_path / "dataset", lengths=(9, 8), pictures=True)
+    feed = make_feed(DataSource(root=str(root)), action_only=3)
+    first = take(feed, 3)
+    assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
+    whole = [*first, *take(feed, 3)]
+    for batch in whole[:3]:
+        assert not any(name.startswith("observation.") for name in batch)
+    assert_equal(whole[3:], take(make_feed(DataSource(root=str(root))), 6)[3:])
+    for start in (2, 3, 4):
+        feed.go_to(start)
+        assert_equal(take(feed, 6 - start), whole[start:])
+    feed.close()
 
 
 @pytest.mark.ray
