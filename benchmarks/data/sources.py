@@ -43,7 +43,7 @@ def numeric(episodes: int, length: int, size: int = 14) -> Path:
     return _made(f"numeric_{episodes}x{length}x{size}", write)
 
 
-def video(name: str, episodes: int, length: int) -> Path:
+def video(name: str, episodes: int, length: int, height: int = HEIGHT, width: int = WIDTH) -> Path:
     """Return a dataset with one camera; `name` is one of `VIDEOS`."""
 
     def write(root: Path) -> None:
@@ -51,18 +51,20 @@ def video(name: str, episodes: int, length: int) -> Path:
         with DatasetWriter.create(
             root,
             fps=FPS,
-            features=_camera_features(),
+            features=_camera_features(height, width),
             video=VIDEOS[name],
             episodes_per_commit=episodes,
         ) as writer:
             for episode in range(episodes):
-                scene, columns = Scene(episode), _curves(rng, length, 14)
+                scene = Scene(episode, height=height, width=width)
+                columns = _curves(rng, length, 14)
                 for frame in range(length):
                     values = {key: column[frame] for key, column in columns.items()}
                     writer.add_frame(values | {CAMERA: scene.picture(frame / FPS)}, "reach")
                 writer.save_episode()
 
-    return _made(f"video_{name}_{episodes}x{length}", write)
+    size = "" if (height, width) == (HEIGHT, WIDTH) else f"_{height}x{width}"
+    return _made(f"video_{name}_{episodes}x{length}{size}", write)
 
 
 def repeated(name: str, episodes: int, length: int, frames: int) -> Path:
@@ -77,7 +79,7 @@ def repeated(name: str, episodes: int, length: int, frames: int) -> Path:
         with DatasetWriter.create(
             root,
             fps=FPS,
-            features=_camera_features(),
+            features=_camera_features(HEIGHT, WIDTH),
             video=VIDEOS[name],
             episodes_per_commit=copies,
         ) as writer:
@@ -107,8 +109,8 @@ def _numeric_features(size: int) -> Features:
     return Features({key: Feature("float32", (size,)) for key in (STATE, ACTION)})
 
 
-def _camera_features() -> Features:
-    picture = Feature("video", (HEIGHT, WIDTH, 3), ("height", "width", "channels"))
+def _camera_features(height: int, width: int) -> Features:
+    picture = Feature("video", (height, width, 3), ("height", "width", "channels"))
     return Features({**_numeric_features(14), CAMERA: picture})
 
 
