@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from measure_lerobot import forever, make_torchvision_importable  # noqa: E402
+from measure_lerobot import forever, make_torchvision_importable
 
 
 def main() -> None:

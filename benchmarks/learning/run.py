@@ -53,8 +53,10 @@ SUITES = {
         for kind in ("bc", "act", "diffusion", "vqbet")
     },
     "pixels": {
-        "act": [f"--config_path={HERE}/act_pixels.yaml", f"--dataset.root={RUNS}/reach_600"]
-        + EVAL_100
+        "act": [
+            *(f"--config_path={HERE}/act_pixels.yaml", f"--dataset.root={RUNS}/reach_600"),
+            *EVAL_100,
+        ]
     },
     "halfcheetah": {"sac": CHEETAH, "sac_bfloat16": [*CHEETAH, "--policy.precision=bfloat16"]},
 }
