@@ -6,7 +6,7 @@ STAMP := $(VENV)/.leray-installed
 export RAY_USAGE_STATS_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install gl browser demo test test-slow lint format type bench bench-data check clean
+.PHONY: help install gl browser demo test test-slow lint format type bench bench-data bench-imitation check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -65,6 +65,9 @@ type: $(STAMP) ## type check
 
 bench: $(STAMP) ## speed, side by side with peers (installs them in a venv of their own)
 	benchmarks/speed/run.sh
+
+bench-imitation: $(STAMP) ## updates of ACT and Diffusion Policy beside LeRobot
+	benchmarks/imitation/run.sh
 
 bench-data: $(STAMP) ## datasets: speed and memory beside LeRobot (installed in a venv of its own)
 	benchmarks/data/run.sh

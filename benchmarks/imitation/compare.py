@@ -37,7 +37,7 @@ CASES = {
 }
 """Options, and height and width of the one camera."""
 WHAT = ("update", "end_to_end")
-ROUNDS, UPDATES = 5, 12
+ROUNDS, UPDATES = 3, 8
 EPISODES, FRAMES = 20, 100
 
 
