@@ -1,9 +1,10 @@
 """A list of records on disk, with a mark of how far they have been delivered elsewhere."""
 
+import errno
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class Journal:
         size = os.fstat(self._descriptor).st_size
         if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
             os.write(self._descriptor, b"\n")
+        self._torn = False
+        if self._read_mark()[1] > size:  # a power loss cut the file: all of it is delivered again
+            self._mark.unlink()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record.
@@ -40,7 +44,10 @@ class Journal:
         with self._lock:
             if self._descriptor < 0:
                 raise OSError(f"{self.path} is closed")
-            os.write(self._descriptor, line)
+            whole = b"\n" + line if self._torn else line
+            self._torn = os.write(self._descriptor, whole) < len(whole)
+            if self._torn:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read(self, offset: int, limit_bytes: int = 1 << 20) -> tuple[list[dict[str, Any]], int]:
         """Return the whole records after a byte offset, and the offset behind the last of them.
@@ -66,13 +73,19 @@ class Journal:
                 records.append(record)
         return records, offset + len(whole)
 
+    def records(self, offset: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the records after a byte offset, reading a part of the file at a time."""
+        while True:
+            records, following = self.read(offset)
+            yield from records
+            if following == offset:
+                return
+            offset = following
+
     def delivered(self, receiver: str) -> int:
         """Return the offset up to which a receiver has everything; 0 for an unknown receiver."""
-        try:
-            mark = json.loads(self._mark.read_text())
-        except (OSError, ValueError):
-            return 0
-        return int(mark["offset"]) if mark.get("receiver") == receiver else 0
+        marked, offset = self._read_mark()
+        return offset if marked == receiver else 0
 
     def mark_delivered(self, receiver: str, offset: int) -> None:
         """Remember that a receiver has everything before an offset."""
@@ -80,13 +93,7 @@ class Journal:
 
     def count_after(self, offset: int) -> int:
         """Return how many records stand after a byte offset."""
-        count = 0
-        while True:
-            records, following = self.read(offset)
-            count += len(records)
-            if following == offset:
-                return count
-            offset = following
+        return sum(1 for _ in self.records(offset))
 
     def close(self) -> None:
         """Close the file; the journal can be opened again later."""
@@ -94,3 +101,11 @@ class Journal:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
             self._descriptor = -1
+
+    def _read_mark(self) -> tuple[str, int]:
+        """Return receiver and offset; an offset of 0 where no mark is, or a damaged one."""
+        try:
+            mark = json.loads(self._mark.read_text())
+            return str(mark["receiver"]), int(mark["offset"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", 0

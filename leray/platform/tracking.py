@@ -1,19 +1,14 @@
 """The memory of a run: metrics on disk at once, and in MLflow as soon as it can be reached."""
 
-import getpass
 import logging
 import math
-import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Self
 
-import leray
-from leray.platform.info import git_commit
+from leray.platform.delivery import Delivery, Lineage, Status, Store, one_line
 from leray.platform.journal import Journal
 from leray.platform.mlflow_store import (
     MLflowStore,
@@ -22,50 +17,29 @@ from leray.platform.mlflow_store import (
     resolve_tracking_uri,
 )
 from leray.platform.run_directory import RunDirectory
+from leray.platform.run_tags import run_tags
 from leray.platform.sections import MLflowConfig
 
 logger = logging.getLogger(__name__)
-Records = list[dict[str, Any]]
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-SEND_PERIOD_S = 1.0
-LONGEST_RETRY_S = 30.0
-FINISH_TIMEOUT_S = 60.0
-GONE = ("RESOURCE_DOES_NOT_EXIST",)
-REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-
-
-class Store(Protocol):
-    """What a tracker delivers to; `MLflowStore` is the real one."""
-
-    uri: str
-
-    def connect(self) -> str:
-        """Return the run's id, creating the run when needed."""
-
-    def send_metrics(self, records: Records) -> None:
-        """Put journal records into the run."""
-
-    def send_artifact(self, path: Path, artifact_path: str | None) -> None:
-        """Copy a file or folder into the run's artifacts."""
-
-    def end(self, status: str) -> None:
-        """Set the run's final status."""
-
-    def forget_run(self) -> None:
-        """Drop a run that was deleted, so that a new one is made."""
+RUN_ID_FILE = "mlflow_run_id"
+"""File in a run's folder that holds the id of its MLflow run."""
+METRICS, ARTIFACTS = "metrics.jsonl", "artifacts.jsonl"
 
 
 class NullTracker:
     """Records metrics in `<run>/logs/metrics.jsonl` only; also the base of `Tracker`.
 
-    No method raises on a full disk or an absent server: training comes first.
+    No method raises on a full disk or an absent server: training comes first. A run that is opened
+    again goes on from a checkpoint, so it comes by steps that are recorded already: these are not
+    recorded a second time.
 
     Args:
         run: The run's folder.
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        self._metrics = Journal(run.logs / "metrics.jsonl")
+        self._metrics = Journal(run.logs / METRICS)
+        self._recorded = _last_steps(self._metrics)
         self._lost = 0
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -75,13 +49,27 @@ class NullTracker:
             values: Metric names, for example `train/episode_return`, and numbers.
             step: Environment step (offline: update) the values belong to.
         """
-        numbers = {name: float(value) for name, value in values.items()}
-        finite = {name: number for name, number in numbers.items() if math.isfinite(number)}
-        if finite:
-            self._append(self._metrics, {"step": int(step), "time": time.time(), **finite})
+        new = {
+            name: number
+            for name, value in values.items()
+            if math.isfinite(number := float(value)) and step > self._recorded.get(name, -math.inf)
+        }
+        if new:
+            when = {"step": int(step), "time": time.time()}
+            self._append(self._metrics, when | new | when)  # whatever the figures are called
 
     def log_artifact(self, path: Path, artifact_path: str | None = None) -> None:
         """Keep a file or folder with the run; without MLflow it is in the run's folder anyway."""
+
+    def log_checkpoint(self, folder: Path, name: str) -> None:
+        """Keep a policy's folder with the run, where `mlflow.log_checkpoints` asks for it."""
+
+    def register_policy(self, folder: Path) -> None:
+        """Put a policy's folder into the model registry, where `mlflow.register_as` names one."""
+
+    def wait_for_run(self, timeout_s: float) -> bool:
+        """Wait until MLflow has the run, not for an MLflow that is away; return whether it has."""
+        return False
 
     def finish(self, status: Status = "FINISHED") -> int:
         """End the record; return how many reports could not be delivered."""
@@ -123,19 +111,35 @@ class Tracker(NullTracker):
     Args:
         run: The run's folder.
         store: Where to deliver.
+        lineage: Describes the datasets; called in the thread.
+        log_checkpoints: Whether to keep policies as artifacts.
+        register_as: Name in the model registry; None registers nothing.
+        command: The command that goes on with such a run, for messages.
     """
 
-    def __init__(self, run: RunDirectory, store: Store) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        store: Store,
+        *,
+        lineage: Lineage | None = None,
+        log_checkpoints: bool = False,
+        register_as: str | None = None,
+        command: str = "train",
+    ) -> None:
         super().__init__(run)
-        self._artifacts = Journal(run.logs / "artifacts.jsonl")
-        self._store = store
-        self._root = run.root
-        self._status: Status = "FINISHED"
-        self._stop = threading.Event()
-        self._failure: Exception | None = None
-        self.run_id: str | None = None
-        self._thread = threading.Thread(target=self._deliver, name="leray-tracker", daemon=True)
-        self._thread.start()
+        self._artifacts = Journal(run.logs / ARTIFACTS)
+        self._uri = store.uri
+        self._log_checkpoints = log_checkpoints
+        self._register_as = register_as
+        self._resume = f"leray {command} --resume=true --output_dir={run.address}"
+        self._is_finished = False
+        self._delivery = Delivery(store, self._metrics, self._artifacts, lineage)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run in MLflow, once it is there."""
+        return self._delivery.run_id
 
     def log_artifact(self, path: Path, artifact_path: str | None = None) -> None:
         """Queue a file or folder for the run's artifacts; it is read when it is sent.
@@ -147,6 +151,30 @@ class Tracker(NullTracker):
         record = {"path": str(Path(path).absolute()), "artifact_path": artifact_path}
         self._append(self._artifacts, record)
 
+    def log_checkpoint(self, folder: Path, name: str) -> None:
+        """Queue a policy's folder for `checkpoints/<name>` of the artifacts, if that is asked for.
+
+        Args:
+            folder: A checkpoint's `pretrained_model`; it must stay until `finish`.
+            name: `best` or `last`.
+        """
+        if self._log_checkpoints:
+            self.log_artifact(folder, f"checkpoints/{name}")
+
+    def register_policy(self, folder: Path) -> None:
+        """Queue a policy's folder for the model registry, if that is asked for.
+
+        Args:
+            folder: A checkpoint's `pretrained_model`; it must stay until `finish`.
+        """
+        if self._register_as is not None:
+            record = {"path": str(Path(folder).absolute()), "register_as": self._register_as}
+            self._append(self._artifacts, record)
+
+    def wait_for_run(self, timeout_s: float) -> bool:
+        """Wait until MLflow has the run, not for an MLflow that is away; return whether it has."""
+        return self._delivery.wait_for_run(timeout_s)
+
     def finish(self, status: Status = "FINISHED") -> int:
         """Deliver what is left and set the run's status; wait at most 60 s for it.
 
@@ -154,87 +182,34 @@ class Tracker(NullTracker):
             How many metric reports and artifacts stay undelivered; they are kept in the run.
             0 when called again.
         """
-        if self._stop.is_set():
+        if self._is_finished:
             return 0
-        self._status = status
-        self._stop.set()
-        self._thread.join(FINISH_TIMEOUT_S)
-        journals = (self._metrics, self._artifacts)
-        left = self._lost + sum(j.count_after(j.delivered(self.run_id or "")) for j in journals)
+        self._is_finished = True
+        has_ended = self._delivery.end(status)
+        left = self._delivery.count_left()
         if left:
-            reason = self._failure or f"no answer within {FINISH_TIMEOUT_S:.0f} s"
+            reason = one_line(self._delivery.failure)
             logger.warning(
                 "MLflow at %s lacks %d reports of this run (%s). They are kept in %s; "
-                "`leray train --resume=true --output_dir=%s` sends them.",
-                self._store.uri, left, _one_line(reason), self._metrics.path, self._root,
+                "`%s` sends them.",
+                self._uri, left, reason, self._metrics.path, self._resume,
             )  # fmt: skip
-        if not self._thread.is_alive():
+        if has_ended:
             self._metrics.close()
             self._artifacts.close()
-        return left
+        return left + self._lost
 
-    def _deliver(self) -> None:
-        """Send until told to stop, slower while MLflow is away; then once more, and end the run."""
-        pause = SEND_PERIOD_S
-        while True:
-            stopping = self._stop.is_set()
-            try:
-                self._send_all()
-                if stopping:
-                    self._store.end(self._status)
-                if self._failure is not None:
-                    logger.info("MLflow at %s is back; nothing was lost", self._store.uri)
-                self._failure, pause = None, SEND_PERIOD_S
-            except Exception as error:  # the network, MLflow, sqlite: training goes on regardless
-                self._note(error)
-                pause = min(pause * 2, LONGEST_RETRY_S)
-            if stopping:
-                return
-            self._stop.wait(pause)
 
-    def _send_all(self) -> None:
-        self.run_id = self._store.connect()
-        self._send(self._metrics, self.run_id, self._store.send_metrics)
-        self._send(self._artifacts, self.run_id, self._send_artifacts)
-
-    def _send(self, journal: Journal, run_id: str, send: Callable[[Records], None]) -> None:
-        """Send what stands behind the mark, moving the mark after each batch MLflow has taken."""
-        position = journal.delivered(run_id)
-        while True:
-            records, following = journal.read(position)
-            if following == position:
-                return
-            try:
-                send(records)
-            except Exception as error:
-                if getattr(error, "error_code", None) not in REFUSED:
-                    raise
-                logger.warning(
-                    "MLflow refuses some reports, they stay in %s: %s",
-                    journal.path,
-                    _one_line(error),
-                )
-            journal.mark_delivered(run_id, following)
-            position = following
-
-    def _send_artifacts(self, records: Records) -> None:
-        for record in records:
-            path = Path(record["path"])
-            if path.exists():
-                self._store.send_artifact(path, record["artifact_path"])
-            else:
-                logger.warning("%s: gone before it could be sent to MLflow", path)
-
-    def _note(self, error: Exception) -> None:
-        if getattr(error, "error_code", None) in GONE:
-            self._store.forget_run()
-        if self._failure is None:
-            logger.warning(
-                "MLflow at %s does not answer (%s). Training goes on; metrics are kept in %s "
-                "and sent when it is back.",
-                self._store.uri, _one_line(error), self._metrics.path,
-            )  # fmt: skip
-        self._failure = error
+def count_undelivered(run: RunDirectory) -> int:
+    """Return how many reports and artifacts of a run MLflow lacks; no process may have it open."""
+    id_file = run.root / RUN_ID_FILE
+    run_id = id_file.read_text().strip() if id_file.is_file() else ""
+    count = 0
+    for name in (METRICS, ARTIFACTS):
+        journal = Journal(run.logs / name)
+        count += journal.count_after(journal.delivered(run_id))
+        journal.close()
+    return count
 
 
 def open_tracker(
@@ -244,7 +219,9 @@ def open_tracker(
     params: Mapping[str, Any],
     run_name: str,
     tags: Mapping[str, str] | None = None,
-    parent_run_id: str | None = None,
+    parent_id_file: Path | None = None,
+    lineage: Lineage | None = None,
+    command: str = "train",
 ) -> NullTracker:
     """Open the record of a run; a run opened before is continued, in MLflow too.
 
@@ -253,8 +230,12 @@ def open_tracker(
         run: The run's folder.
         params: The resolved config, nested as `parsing.encode` returns it.
         run_name: Name shown in MLflow.
-        tags: Further tags, for example `dataset.root` and `dataset.fingerprint`.
-        parent_run_id: MLflow run this one is nested under.
+        tags: Further tags, for example `dataset`.
+        parent_id_file: `RUN_ID_FILE` of the sweep that this run is nested under. The run is not in
+            MLflow before the file is there; training goes on meanwhile.
+        lineage: Describes the run's datasets, see `lineage.dataset_lineage`; called in the thread
+            that delivers.
+        command: The command that goes on with such a run, for messages.
 
     Raises:
         ConfigError: the tracking URI is of a kind MLflow does not have.
@@ -263,42 +244,30 @@ def open_tracker(
         return NullTracker(run)
     uri = resolve_tracking_uri(config.tracking_uri)
     quiet_environment()
-    all_tags = {**_standard_tags(), **(tags or {})}
-    if parent_run_id is not None:
-        all_tags["mlflow.parentRunId"] = parent_run_id
     store = MLflowStore(
         uri,
         config.experiment,
-        run.root / "mlflow_run_id",
+        run.root / RUN_ID_FILE,
         run_name,
         flatten_params(params),
-        all_tags,
+        {**run_tags(), **(tags or {})},
+        parent_id_file,
     )
-    return Tracker(run, store)
+    return Tracker(
+        run,
+        store,
+        lineage=lineage,
+        log_checkpoints=config.log_checkpoints,
+        register_as=config.register_as,
+        command=command,
+    )
 
 
-def _standard_tags() -> dict[str, str]:
-    tags = {
-        "host": socket.gethostname(),
-        "leray.version": leray.__version__,
-        "mlflow.source.name": " ".join(sys.argv)[:500],
-        "mlflow.user": _user(),
-    }
-    package, here = git_commit(Path(leray.__file__).parent), git_commit(Path.cwd())
-    if package is not None:
-        tags["leray.git_commit"] = package
-    if here is not None or package is not None:
-        tags["mlflow.source.git.commit"] = (here or package or "").removesuffix("-dirty")
-        tags["git_commit"] = here or package or ""
-    return tags
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
-        return "unknown"
-
-
-def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split())[:300]
+def _last_steps(journal: Journal) -> dict[str, int]:
+    """Return the last step that is recorded of each figure."""
+    last: dict[str, int] = {}
+    for record in journal.records():
+        step = record.get("step", 0)
+        for name in record:
+            last[name] = max(step, last.get(name, step))
+    return last

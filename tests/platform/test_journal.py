@@ -1,5 +1,6 @@
 """Records on disk: nothing that was appended is lost, nothing is delivered twice unmarked."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -58,9 +59,10 @@ def test_a_line_still_being_written_is_not_read(tmp_path: Path) -> None:
 
 def test_the_mark_belongs_to_one_receiver_and_survives(journal: Journal) -> None:
     assert journal.delivered("a") == 0
-    journal.mark_delivered("a", 42)
+    journal.append({"step": 1})
+    journal.mark_delivered("a", 7)
     again = Journal(journal.path)
-    assert again.delivered("a") == 42
+    assert again.delivered("a") == 7
     assert again.delivered("b") == 0
 
 
@@ -85,3 +87,31 @@ def test_a_closed_journal_refuses_and_closes_twice(journal: Journal) -> None:
     journal.close()
     with pytest.raises(OSError, match="is closed"):
         journal.append({})
+
+
+def test_a_record_that_did_not_fit_costs_only_itself(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.append({"step": 1})
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:5]))  # a full disk
+    with pytest.raises(OSError, match="No space left"):
+        journal.append({"step": 2})
+    monkeypatch.undo()
+    journal.append({"step": 3})
+    assert list(journal.records()) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_mark_beyond_the_end_is_forgotten(journal: Journal) -> None:
+    journal.append({"step": 1})
+    _, end = journal.read(0)
+    journal.mark_delivered("a", end)
+    assert Journal(journal.path).delivered("a") == end
+    journal.mark_delivered("a", end + 1)
+    assert Journal(journal.path).delivered("a") == 0
+
+
+def test_a_damaged_mark_is_none(journal: Journal) -> None:
+    for damaged in ("", "[]", '{"receiver": "a"}', '{"receiver": "a", "offset": null}'):
+        journal.path.with_suffix(".delivered").write_text(damaged)
+        assert journal.delivered("a") == 0

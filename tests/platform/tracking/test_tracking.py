@@ -1,6 +1,5 @@
 """Tracking: nothing lost, nothing blocked, whatever MLflow does."""
 
-import json
 import math
 import os
 import signal
@@ -15,102 +14,21 @@ import numpy as np
 import pytest
 
 from leray.errors import ConfigError
-from leray.platform import tracking
+from leray.platform import delivery
 from leray.platform.mlflow_store import flatten_params, resolve_tracking_uri, valid_name
 from leray.platform.run_directory import RunDirectory
 from leray.platform.sections import MLflowConfig
 from leray.platform.tracking import NullTracker, Tracker, open_tracker
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "SEND_PERIOD_S", 0.05)
-    monkeypatch.setattr(tracking, "LONGEST_RETRY_S", 0.2)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    return RunDirectory.create(tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One sqlite store for all tests: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'outputs' / 'mlflow.db'}"
-
-
-def client(uri: str) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def tracker(uri: str, run: RunDirectory, **options: Any) -> NullTracker:
-    options = {"params": {"steps": 10}, "run_name": "test", **options}
-    return open_tracker(MLflowConfig(tracking_uri=uri), run, **options)
-
-
-def reports(run: RunDirectory) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run.logs / "metrics.jsonl").read_text().splitlines()]
-
-
-def history(uri: str, run: RunDirectory, name: str) -> list[tuple[int, float]]:
-    run_id = (run.root / "mlflow_run_id").read_text().strip()
-    points = client(uri).get_metric_history(run_id, name)
-    return sorted((point.step, point.value) for point in points)
-
-
-class FakeStore:
-    """A store whose failures the test decides."""
-
-    uri = "fake://store"
-
-    def __init__(self) -> None:
-        self.connected: list[str] = []
-        self.received: list[dict[str, Any]] = []
-        self.artifacts: list[tuple[Path, str | None]] = []
-        self.status: str | None = None
-        self.run_id = "one"
-        self.failure: Exception | None = None
-        self.open = threading.Event()
-        self.open.set()
-
-    def connect(self) -> str:
-        self.open.wait()
-        if self.failure:
-            raise self.failure
-        self.connected.append(self.run_id)
-        return self.run_id
-
-    def send_metrics(self, records: list[dict[str, Any]]) -> None:
-        if self.failure:
-            raise self.failure
-        if any("bad" in record for record in records):
-            raise refused()
-        self.received += records
-
-    def send_artifact(self, path: Path, artifact_path: str | None) -> None:
-        self.artifacts.append((path, artifact_path))
-
-    def end(self, status: str) -> None:
-        self.status = status
-
-    def forget_run(self) -> None:
-        self.run_id = "two"
-
-
-def refused(code: str = "INVALID_PARAMETER_VALUE") -> Exception:
-    error = RuntimeError("MLflow says no")
-    error.error_code = code  # type: ignore[attr-defined]
-    return error
-
-
-def wait_for(condition: Any, timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
+from tests.platform.tracking.helpers import (
+    FakeStore,
+    client,
+    history,
+    refused,
+    reports,
+    run_id,
+    tracker,
+    wait_for,
+)
 
 # The real store
 
@@ -120,14 +38,12 @@ def test_a_run_is_recorded_whole(uri: str, run: RunDirectory, tmp_path: Path) ->
     video.write_bytes(b"frames")
     params = {"policy": {"type": "sac", "lr": 1e-4, "dims": [1, 2], "note": None}, "x": "y" * 7000}
     before = time.time()
-    with tracker(
-        uri, run, params=params, tags={"dataset.root": "data"}, parent_run_id="a" * 32
-    ) as record:
+    with tracker(uri, run, params=params, tags={"dataset": "data"}) as record:
         record.log_metrics({"train/episode_return": np.float64(1.5), "loss/q": math.nan}, 1000)
         record.log_metrics({"train/episode_return": 2}, 2000)
         record.log_artifact(video, "eval")
         record.log_artifact(run.logs)
-    found = client(uri).get_run((run.root / "mlflow_run_id").read_text().strip())
+    found = client(uri).get_run(run_id(run))
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "test"
     assert found.data.params["policy.type"] == "sac"
@@ -135,8 +51,7 @@ def test_a_run_is_recorded_whole(uri: str, run: RunDirectory, tmp_path: Path) ->
     assert found.data.params["policy.dims"] == "[1, 2]"
     assert found.data.params["policy.note"] == "null"
     assert found.data.params["x"] == "y" * 6000
-    assert found.data.tags["dataset.root"] == "data"
-    assert found.data.tags["mlflow.parentRunId"] == "a" * 32
+    assert found.data.tags["dataset"] == "data"
     assert {"host", "leray.version", "mlflow.user"} <= found.data.tags.keys()
     assert "loss/q" not in found.data.metrics
     points = client(uri).get_metric_history(found.info.run_id, "train/episode_return")
@@ -152,12 +67,12 @@ def test_a_run_is_recorded_whole(uri: str, run: RunDirectory, tmp_path: Path) ->
 def test_resume_continues_the_same_run(uri: str, run: RunDirectory) -> None:
     with tracker(uri, run, params={"steps": 10, "seed": 1}) as record:
         record.log_metrics({"a": 1}, 1)
-    first = (run.root / "mlflow_run_id").read_text()
+    first = run_id(run)
     with tracker(uri, run, params={"steps": 20, "seed": 1}) as record:
         record.log_metrics({"a": 2}, 2)
-    assert (run.root / "mlflow_run_id").read_text() == first
+    assert run_id(run) == first
     assert history(uri, run, "a") == [(1, 1.0), (2, 2.0)]
-    found = client(uri).get_run(first.strip())
+    found = client(uri).get_run(first)
     assert found.data.params == {"steps": "10", "seed": "1"}
     assert found.data.tags["resumed.steps"] == "20"
     assert found.info.status == "FINISHED"
@@ -166,11 +81,11 @@ def test_resume_continues_the_same_run(uri: str, run: RunDirectory) -> None:
 def test_a_deleted_run_is_made_anew_with_all_its_points(uri: str, run: RunDirectory) -> None:
     with tracker(uri, run) as record:
         record.log_metrics({"a": 1}, 1)
-    first = (run.root / "mlflow_run_id").read_text().strip()
+    first = run_id(run)
     client(uri).delete_run(first)
     with tracker(uri, run) as record:
         record.log_metrics({"a": 2}, 2)
-    assert (run.root / "mlflow_run_id").read_text().strip() != first
+    assert run_id(run) != first
     assert history(uri, run, "a") == [(1, 1.0), (2, 2.0)]
 
 
@@ -197,8 +112,7 @@ def test_failure_and_interruption_set_the_status(uri: str, tmp_path: Path) -> No
         run = RunDirectory.create(tmp_path / status)
         with pytest.raises(error), tracker(uri, run):
             raise error
-        run_id = (run.root / "mlflow_run_id").read_text().strip()
-        assert client(uri).get_run(run_id).info.status == status
+        assert client(uri).get_run(run_id(run)).info.status == status
 
 
 def test_an_unused_uri_scheme_is_refused_before_training(run: RunDirectory) -> None:
@@ -240,10 +154,23 @@ def test_an_absent_server_neither_blocks_nor_loses(
     assert store.status == "FINISHED"
 
 
+def test_a_report_costs_its_caller_little(run: RunDirectory) -> None:
+    store = FakeStore()
+    figures = {f"loss/figure_{number}": number / 7 for number in range(20)}
+    with Tracker(run, store) as record:
+        began_s = time.perf_counter()
+        for step in range(2000):
+            record.log_metrics(figures, step)
+        mean_s = (time.perf_counter() - began_s) / 2000
+    assert mean_s < 1e-3
+    assert len(store.received) == 2000
+    assert store.batches < 100
+
+
 def test_a_hanging_server_does_not_hold_up_the_end(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracking, "FINISH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(delivery, "FINISH_TIMEOUT_S", 0.2)
     store = FakeStore()
     store.open.clear()
     record = Tracker(run, store)
@@ -257,17 +184,60 @@ def test_a_hanging_server_does_not_hold_up_the_end(
     store.open.set()
 
 
+def test_the_end_of_a_run_waits_for_a_server_that_was_there(run: RunDirectory) -> None:
+    store = FakeStore()
+    record = Tracker(run, store)
+    assert record.wait_for_run(5)
+    store.failure = ConnectionError("refused")
+    record.log_metrics({"a": 1}, 1)
+    back = threading.Timer(0.5, lambda: setattr(store, "failure", None))
+    back.start()
+    assert record.finish() == 0
+    back.join()
+    assert (len(store.received), store.status) == (1, "FINISHED")
+
+
+def test_the_end_of_a_run_does_not_wait_for_ever(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "RETURN_TIMEOUT_S", 0.3)
+    store = FakeStore()
+    record = Tracker(run, store)
+    assert record.wait_for_run(5)
+    store.failure = ConnectionError("refused")
+    record.log_metrics({"a": 1}, 1)
+    began_s = time.monotonic()
+    assert record.finish() == 1
+    assert 0.2 < time.monotonic() - began_s < 5
+
+
+def test_a_server_that_was_never_there_is_not_waited_for(run: RunDirectory) -> None:
+    store = FakeStore()
+    store.failure = ConnectionError("refused")
+    record = Tracker(run, store)
+    record.log_metrics({"a": 1}, 1)
+    assert not record.wait_for_run(30)
+    began_s = time.monotonic()
+    assert record.finish() == 1
+    assert time.monotonic() - began_s < 5
+
+
 def test_a_refused_batch_does_not_stop_the_rest(
     run: RunDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = FakeStore()
+    store.open.clear()
     record = Tracker(run, store)
-    record.log_metrics({"bad": 1}, 1)
-    wait_for(lambda: "refuses some reports" in caplog.text)
-    record.log_metrics({"good": 2}, 2)
+    for step in range(20):
+        record.log_metrics({"bad" if step in (3, 17) else "good": 1}, step)
+    store.open.set()
+    wait_for(lambda: len(store.received) == 18)
+    record.log_metrics({"good": 2}, 20)
     assert record.finish() == 0
-    assert [each["step"] for each in store.received] == [2]
-    assert len(reports(run)) == 2
+    steps = [each["step"] for each in store.received]
+    assert steps == [step for step in range(21) if step not in (3, 17)]
+    assert caplog.text.count("refuses some reports") == 1
+    assert len(reports(run)) == 21
 
 
 def test_a_run_deleted_meanwhile_is_sent_again_to_a_new_one(run: RunDirectory) -> None:
@@ -321,6 +291,8 @@ def test_without_mlflow_the_file_is_still_written(run: RunDirectory) -> None:
         record.log_metrics({"a": np.float32(0.5), "b": math.inf, "c": math.nan}, np.int64(7))
         record.log_metrics({"b": math.nan}, 8)
         record.log_artifact(run.config_file)
+        record.log_checkpoint(run.config_file, "best")
+        record.register_policy(run.config_file)
     assert type(record) is NullTracker
     (report,) = reports(run)
     assert abs(report.pop("time") - time.time()) < 10
@@ -330,4 +302,5 @@ def test_without_mlflow_the_file_is_still_written(run: RunDirectory) -> None:
 def test_names_and_params_are_made_valid() -> None:
     assert valid_name("train/a[0] (x)") == "train/a_0_ _x_"
     assert valid_name("../up//a") == "up/a"
+    assert valid_name("a" * 300) == "a" * 250
     assert flatten_params({"a": {"b": {}, "c": {"d": True}}}) == {"a.b": "{}", "a.c.d": "true"}
