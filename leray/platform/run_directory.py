@@ -26,10 +26,13 @@ class RunDirectory:
 
     Args:
         root: The run's folder. Use `create` to make it or to reopen it for resuming.
+        address: What `--output_dir` is to be given to go on with the run, if that is not the
+            folder: it may be a copy of what an object store holds.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, address: str | None = None) -> None:
         self.root = Path(root)
+        self.address = address or str(root)
         self.checkpoints = self.root / CHECKPOINTS
         self.replay = self.root / "replay"
         self.eval = self.root / "eval"
@@ -37,7 +40,9 @@ class RunDirectory:
         self.config_file = self.root / TRAIN_CONFIG
 
     @classmethod
-    def create(cls, root: Path, *, resume: bool = False) -> "RunDirectory":
+    def create(
+        cls, root: Path, *, resume: bool = False, address: str | None = None
+    ) -> "RunDirectory":
         """Make a new run's folders, or reopen those of a run that is to go on.
 
         Reopening clears away what an interrupted checkpoint left behind.
@@ -45,7 +50,7 @@ class RunDirectory:
         Raises:
             ConfigError: the folder is in use and `resume` is false, or holds no run and it is true.
         """
-        run = cls(root)
+        run = cls(root, address)
         if resume:
             if not run.config_file.is_file():
                 raise ConfigError(f"{root}: no run to resume, {TRAIN_CONFIG} is not there")
@@ -182,28 +187,36 @@ class RunDirectory:
                 replaced.rename(final)
 
 
-def run_of(config_file: Path) -> Path | None:
+def run_of(config_file: Path, record: str = TRAIN_CONFIG) -> Path | None:
     """Return the run folder a saved config belongs to, or None when it is in no run's layout.
 
     Args:
         config_file: `<run>/train_config.yaml`, or a file in
             `<run>/checkpoints/<step>/pretrained_model/`.
+        record: Name of the file that a run's folder keeps its config in.
     """
     folder = Path(os.path.abspath(config_file)).parent
     if folder.name == PRETRAINED_MODEL and folder.parent.parent.name == CHECKPOINTS:
         return folder.parent.parent.parent
-    return folder if config_file.name == TRAIN_CONFIG else None
+    return folder if config_file.name == record else None
 
 
 def resolve_pretrained_model(path: Path) -> Path:
     """Return the folder of the policy meant by a run, a checkpoint, that folder itself or a name.
 
     Args:
-        path: a folder, or `user/name` of a policy on the Hub.
+        path: a folder, the URL of one in a store (as a path, in which one slash is lost), or
+            `user/name` of a policy on the Hub.
 
     Raises:
         CheckpointError: there is none.
+        ConfigError: the URL's scheme is unknown or its package is not installed.
     """
+    from leray.platform.home import fetch, store  # which know a run's layout from here
+
+    url = store.remote_url(path)
+    if url is not None:
+        return fetch.fetch_policy(url)
     if not path.is_dir():
         return pretrained_folder(path)
     if (path / "config.json").is_file():

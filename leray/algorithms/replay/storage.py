@@ -14,6 +14,8 @@ from leray.errors import CheckpointError, ConfigError
 from leray.files import write_json
 
 LAYOUT_VERSION = 1
+LAYOUT_FILE = "layout.json"
+HEADER_FILE = "header.bin"
 Counters = tuple[int, int, int]
 
 
@@ -36,7 +38,7 @@ class ColumnStorage:
                 for key, feature in features.items()
             },
         }
-        self._existing = folder is not None and (folder / "layout.json").exists()
+        self._existing = folder is not None and (folder / LAYOUT_FILE).exists()
         if self._existing and folder is not None:
             num_rows = _check_layout(folder, layout)
         self.num_rows = num_rows
@@ -49,7 +51,7 @@ class ColumnStorage:
             for key, feature in features.items()
         }
         if folder is not None and not self._existing:
-            write_json(folder / "layout.json", {"num_rows": num_rows, **layout})
+            write_json(folder / LAYOUT_FILE, {"num_rows": num_rows, **layout})
 
     @property
     def oldest(self) -> int:
@@ -95,6 +97,18 @@ class ColumnStorage:
                 array.flush()
 
 
+def read_oldest(folder: Path) -> int:
+    """Return `oldest` of a storage on disk, which may be being written to at this moment."""
+    with (folder / HEADER_FILE).open("rb") as file:
+        header = np.frombuffer(file.read(16), np.int64)
+    return int(header[1])
+
+
+def header_content(oldest: int, counters: Counters) -> bytes:
+    """Return the content of a header file in which these numbers are in force."""
+    return np.array([0, oldest, *counters, 0, 0, 0], np.int64).tobytes()
+
+
 def _reserve(path: Path, num_bytes: int) -> None:
     """Create a file of zeros whose disk space is set aside."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -116,7 +130,7 @@ def _reserve(path: Path, num_bytes: int) -> None:
 
 def _check_layout(folder: Path, layout: dict[str, Any]) -> int:
     """Refuse to open a replay that was written with other columns; return its number of rows."""
-    path = folder / "layout.json"
+    path = folder / LAYOUT_FILE
     try:
         found = json.loads(path.read_text())
         num_rows = int(found.pop("num_rows"))
