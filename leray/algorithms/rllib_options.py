@@ -5,13 +5,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import NotProvided
 
 from leray.algorithms.config import PolicyConfig
+from leray.algorithms.placement.algorithm import PlacedConfig
 from leray.errors import ConfigError
 
 
-class OptionsConfig(AlgorithmConfig):  # type: ignore[misc]
+class OptionsConfig(PlacedConfig):
     """Every field of `policy_config_class` is an attribute here.
 
     A subclass lists RLlib's options that are spelled differently among the policy's in `aliases`,
@@ -39,13 +40,12 @@ class OptionsConfig(AlgorithmConfig):  # type: ignore[misc]
         for key in list(options):
             if self.aliases.get(key, key) in names:
                 own[self.aliases.get(key, key)] = options.pop(key)
-        known = super().training
-        if unknown := sorted(options.keys() - inspect.signature(known).parameters.keys()):
+        if unknown := sorted(options.keys() - _training_parameters(type(self))):
             raise ConfigError(
                 f"training() got unknown options {unknown}: allowed are "
                 f"{', '.join(sorted(names))} and those of RLlib"
             )
-        known(**options)
+        super().training(**options)
         for key, value in own.items():
             if value is not NotProvided:
                 setattr(self, key, value)
@@ -55,6 +55,16 @@ class OptionsConfig(AlgorithmConfig):  # type: ignore[misc]
         """Return the policy's options as their validated dataclass."""
         names = [field.name for field in dataclasses.fields(self.policy_config_class)]
         return self.policy_config_class(**{name: getattr(self, name) for name in names})
+
+
+def _training_parameters(config_class: type) -> set[str]:
+    """Return the options that RLlib's own `training` knows, that of each base class."""
+    return {
+        name
+        for base in config_class.__mro__
+        if "training" in vars(base)
+        for name in inspect.signature(vars(base)["training"]).parameters
+    } - {"self", "options", "kwargs"}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

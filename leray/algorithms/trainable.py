@@ -1,10 +1,12 @@
 """What the training loop asks of an algorithm, whatever RLlib class is behind it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from leray.algorithms.imitation.config import ImageTransformsConfig
+from leray.algorithms.placement.groups import RunnerGroup
 from leray.envs.config import EnvConfig
 
 
@@ -84,12 +86,20 @@ class TrainableConfig(Protocol):
         """Set how many env runners there are and what they need (RLlib's own)."""
         ...
 
+    def group_env_runners(self, groups: Sequence[RunnerGroup]) -> Any:
+        """Have groups of env runners that differ in what they need and where they run."""
+        ...
+
     def fault_tolerance(self, **options: Any) -> Any:
         """Set what happens when runners are lost (RLlib's own)."""
         ...
 
     def learners(self, **options: Any) -> Any:
         """Set where updates happen (RLlib's own)."""
+        ...
+
+    def label_learners(self, labels: Mapping[str, str]) -> Any:
+        """Have learners run on nodes with these labels only."""
         ...
 
     def validate(self) -> None:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, TypeVar
 import gymnasium as gym
 import numpy as np
 from ray.exceptions import RayTaskError
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import ALL_MODULES, COMPONENT_LEARNER_GROUP
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_context import EnvContext
@@ -21,6 +20,7 @@ from leray.algorithms.imitation.module import ImitationModule
 from leray.algorithms.imitation.remote import ImitationTorchLearner
 from leray.algorithms.imitation.source import source_processor
 from leray.algorithms.learners import on_learners
+from leray.algorithms.placement.algorithm import PlacedAlgorithm
 from leray.algorithms.processor import Processor
 from leray.algorithms.rllib_options import OptionsConfig
 from leray.algorithms.trainable import DataSource
@@ -141,7 +141,7 @@ class ImitationConfig(OptionsConfig):
         return creator(context) if options is None else make_env(options)
 
 
-class Imitation(Algorithm):  # type: ignore[misc]
+class Imitation(PlacedAlgorithm):
     """Learns from a dataset with one learner, or several that share each batch.
 
     It follows `Trainable`; `progress` is the number of updates. Each call of `train` takes updates

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -24,6 +23,7 @@ from ray.rllib.utils.metrics import (
 from leray.algorithms.learners import on_learners
 from leray.algorithms.offpolicy.learner import OffPolicyLearner
 from leray.algorithms.offpolicy.pacing import Pacing
+from leray.algorithms.placement.algorithm import PlacedAlgorithm
 from leray.envs.fragment import Fragment
 from leray.errors import EnvError
 
@@ -44,7 +44,7 @@ FETCH_TIMEOUT_S = 0.02
 """How long to wait for experience when there is nothing to learn from."""
 
 
-class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
+class OffPolicyAlgorithm(PlacedAlgorithm):
     """Collects with env runners and learns from replay.
 
     *Sync*: each runner collects one fragment, in order, then the updates that are due are taken;
@@ -114,6 +114,7 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
     def report(self) -> dict[str, float]:
         """Return the run's figures under the names that every algorithm shares."""
         metrics: dict[str, float] = self._on_learner(lambda learner: learner.report())
+        metrics |= self.runner_figures()
         recent = self.episodes[-_WINDOW:]
         if recent:
             metrics["train/episode_return"] = float(np.mean([e["return"] for e in recent]))
@@ -233,10 +234,8 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
 
     def _request(self) -> dict[str, Any]:
         """Return the arguments of one call of a runner's `try_sample`."""
-        steps = self.config.rollout_fragment_length * self.config.num_envs_per_env_runner
         learning = self.env_steps >= self.pacing.steps_before_learning
         return {
-            "num_timesteps": steps,
             "random_actions": self._random_before_learning and not learning,
             "version": self.pacing.updates,
         }
@@ -246,13 +245,16 @@ class OffPolicyAlgorithm(Algorithm):  # type: ignore[misc]
         group = self.env_runner_group
         healthy = group.healthy_env_runner_ids()
         self._in_flight = {runner: self._in_flight.get(runner, 0) for runner in healthy}
-        steps = self.config.rollout_fragment_length * self.config.num_envs_per_env_runner
-        slack = REQUESTS_IN_FLIGHT * steps * max(1, len(healthy))
+        length = self.config.rollout_fragment_length
+        steps = {
+            runner: length * group.group_of(runner).num_envs_per_env_runner for runner in healthy
+        }
+        slack = REQUESTS_IN_FLIGHT * sum(steps.values())
         for _ in range(REQUESTS_IN_FLIGHT):
             for runner in healthy:
-                asked = sum(self._in_flight.values()) * steps
+                asked = sum(self._in_flight[each] * steps[each] for each in healthy)
                 free = self._in_flight[runner] < REQUESTS_IN_FLIGHT
-                if free and self.pacing.steps_allowed(asked, slack) >= steps:
+                if free and self.pacing.steps_allowed(asked, slack) >= steps[runner]:
                     self._in_flight[runner] += group.foreach_env_runner_async(
                         "try_sample",
                         tag=_TAG,

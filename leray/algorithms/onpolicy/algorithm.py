@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.debug import update_global_seed_if_necessary
 from ray.rllib.utils.metrics import (
@@ -20,6 +19,7 @@ from leray.algorithms.learners import on_learners
 from leray.algorithms.onpolicy import state
 from leray.algorithms.onpolicy.policy import ActorCriticPolicy, actor_critic_processor
 from leray.algorithms.onpolicy.runner import EPISODES, seed_of
+from leray.algorithms.placement.algorithm import PlacedAlgorithm
 from leray.data.features import check_compatible
 from leray.envs.flat import FlatEnv
 from leray.errors import CheckpointError, EnvError
@@ -42,7 +42,7 @@ _LOSSES = {
 """From RLlib's names of a learner's figures to those that all algorithms share."""
 
 
-class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
+class OnPolicyAlgorithm(PlacedAlgorithm):
     """Goes before RLlib's own algorithm among the bases of a class; follows `Trainable`.
 
     One call of `train` is one iteration of RLlib's: for PPO one train batch, which may go beyond
@@ -111,7 +111,7 @@ class OnPolicyAlgorithm(Algorithm):  # type: ignore[misc]
 
     def report(self) -> dict[str, float]:
         """Return the run's figures under the names that every algorithm shares."""
-        metrics = dict(self._figures)
+        metrics = self._figures | self.runner_figures()
         if self.episodes:
             metrics["train/episode_return"] = float(np.mean([e["return"] for e in self.episodes]))
             metrics["train/episode_length"] = float(np.mean([e["length"] for e in self.episodes]))

@@ -1,5 +1,6 @@
 """What LeRay adds to RLlib's configs of PPO and APPO."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -69,6 +70,11 @@ class OnPolicyConfig(OptionsConfig):
         self.translate(options)
         self._find_env()
         super().validate()
+
+    def add_env_kwargs(self, kwargs: Mapping[str, Any]) -> None:
+        """Give the environment further keyword arguments."""
+        super().add_env_kwargs(kwargs)
+        self.environment(ENV_NAME, env_config={"env": self.env_options})
 
     def translate(self, options: ActorCriticConfig) -> None:
         """Set RLlib's options that are spelled differently among the policy's."""

@@ -1,0 +1,1 @@
+"""Which nodes of a Ray cluster the parts of a run go to."""
