@@ -30,7 +30,7 @@ class Costs:
     index_ref_s: float = 0.0
     """RLlib's search for the runner of a fragment, for each call in flight."""
     add_s: float = 0.0
-    """Appending one fragment to the replay."""
+    """Appending one fragment to the replay, while it fills for the first time."""
     add_byte_s: float = 0.0
     """The same, for each of its bytes."""
     publish_s: float = 0.0
@@ -59,9 +59,9 @@ def read_values(path: Path = RESULTS / "costs.csv") -> dict[tuple[str, int], flo
 def derive(values: dict[tuple[str, int], float]) -> Costs:
     """Return costs per unit: lines through the smallest and the largest measured size."""
     pair = values["ask_full", 3000] / (2 * 3000**2)  # two passes over 3000 runners
-    free = (values["ask_free", 3000] - values["ask_full", 3000]) / (2 * 3000)
+    free = (values["ask_free", 10] - values["ask_full", 10]) / (2 * 10)
     fetch, index = _line(values, "fetch_state")
-    add, add_byte = _line(values, "add", "fragment_bytes")
+    add, add_byte = _adding(values)
     publish, publish_byte = _line(values, "publish")
     load, load_byte = _line(values, "load")
     return Costs(
@@ -84,21 +84,17 @@ def derive(values: dict[tuple[str, int], float]) -> Costs:
     )
 
 
-def _line(
-    values: dict[tuple[str, int], float], name: str, sizes: str | None = None
-) -> tuple[float, float]:
-    """Return what the smallest measured size costs at zero, and each unit of size, neither < 0.
+def _adding(values: dict[tuple[str, int], float]) -> tuple[float, float]:
+    """Return what a fragment and each of its bytes cost while the replay is filled at first."""
+    small, large = values["fragment_bytes", 1], values["fragment_bytes_images", 4]
+    low, high = values["add_first", 1], values["add_images_first", 4]
+    slope = (high - low) / (large - small)
+    return max(0.0, low - slope * small), slope
 
-    Args:
-        values: see `read_values`.
-        name: of the measurement.
-        sizes: name of the measurement that tells the size of a parameter; None takes it as it is.
-    """
-    points = sorted(
-        (values[sizes, parameter] if sizes else float(parameter), seconds)
-        for (other, parameter), seconds in values.items()
-        if other == name
-    )
+
+def _line(values: dict[tuple[str, int], float], name: str) -> tuple[float, float]:
+    """Return what the smallest measured size costs at zero, and each unit of size, neither < 0."""
+    points = sorted((size, seconds) for (other, size), seconds in values.items() if other == name)
     (small, low), (large, high) = points[0], points[-1]
     slope = max(0.0, (high - low) / (large - small))
     return max(0.0, low - slope * small), slope

@@ -18,6 +18,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -145,16 +147,26 @@ def fragment_of(features: Features, envs: int, stream: int = 0) -> Fragment:
 
 
 def adding(repeats: int) -> Iterator[Row]:
-    """Appending a fragment to the replay, and how large it is on its way there."""
+    """Appending a fragment to a replay on disk, and how large it is on its way there.
+
+    A ring's rows cost more when they are written for the first time (`_first`): the system has to
+    find memory for them.
+    """
     for name, features, sizes, capacity in (
-        ("add", STATE, (1, 8, 32, 128), 200_000),
-        ("add_images", IMAGES, (1, 4), 10_000),
+        ("add", STATE, (1, 8, 32, 128), 400_000),
+        ("add_images", IMAGES, (4,), 6_000),
     ):
-        replay = ReplayBuffer(features, capacity)
         for envs in sizes:
             fragment = fragment_of(features, envs)
-            values = repeated(partial(replay.add, fragment), repeats, time.thread_time, 20)
-            yield Row(name, envs, values, "s/fragment", "cpu")
+            with TemporaryDirectory() as folder:
+                replay = ReplayBuffer(features, capacity, folder=Path(folder) / "replay")
+                add = partial(replay.add, fragment)
+                first = repeated(add, repeats, time.thread_time, 10)
+                while replay.head < capacity:
+                    add()
+                again = repeated(add, repeats, time.thread_time, 10)
+            yield Row(f"{name}_first", envs, first, "s/fragment", "cpu")
+            yield Row(name, envs, again, "s/fragment", "cpu")
             size = float(len(pickle.dumps(fragment, protocol=5)))
             parts = name.replace("add", "fragment_bytes")
             yield Row(parts, envs, [size], "B", "count")

@@ -108,7 +108,7 @@ def scenarios(values: dict[tuple[str, int], float], updates_per_s: float) -> lis
         Scenario(
             "robots with cameras, ratio 0.01",
             replace(images, step_s=0.05, runners_per_node=1, envs=1, utd_ratio=0.01),
-            [COUNTED, faster_images],
+            [COUNTED, faster_images, SELDOM, TREE],
         ),
     ]
 
