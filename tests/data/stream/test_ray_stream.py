@@ -167,8 +167,10 @@ def test_a_killed_worker_is_replaced_and_the_stream_goes_on(filmed, expected, sa
     batches = stream(filmed).batches()
     for number in range(5):
         same(next(batches), expected[number])
-    workers = set(processes_called("ray::MapWorker")) - set(earlier)
-    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    while len(workers := set(processes_called("ray::MapWorker")) - set(earlier)) < 2:
+        assert time.monotonic() < deadline, "a worker does not start"
+        time.sleep(0.1)
     os.kill(workers.pop(), signal.SIGKILL)
     for number in range(5, 18 * 7):
         same(next(batches), expected[number])

@@ -1,20 +1,11 @@
 /* One position, `now.frame`, drives everything: slider, clock, plots and, while paused, the videos.
    While playing, the first video that plays is the clock; without one, the time of day is. */
 
-const $ = (id) => document.getElementById(id);
 const dataset = JSON.parse($("dataset").textContent);
 const fps = dataset.fps;
 const ARRAYS = { u1: Uint8Array, f4: Float32Array, f8: Float64Array };
 const now = { episode: -1, frame: 0, length: 1, texts: {}, playing: false, speed: 1 };
 const start = { frame: 0, ms: 0 };
-
-function make(tag, parent, className = "", text = "") {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text) element.textContent = text;
-  parent?.append(element);
-  return element;
-}
 
 function decode(base64) {
   const binary = atob(base64);
@@ -22,9 +13,6 @@ function decode(base64) {
   for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
   return bytes;
 }
-
-const count = (number, unit) => `${number.toLocaleString("en")} ${unit}${number === 1 ? "" : "s"}`;
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 function duration(seconds) {
   if (seconds < 60) return `${seconds.toFixed(1)} s`;

@@ -1,18 +1,11 @@
 """Writing the page: one HTML file that holds its style, its script and everything it shows.
 
-The script is the only one that may run: its hash stands in the page's policy, which also forbids
-any network. Texts of the dataset are JSON in blocks that browsers do not execute, and the script
-shows them as text, never as markup.
+Texts of the dataset are JSON in blocks that browsers do not execute, and the script shows them as
+text, never as markup.
 """
 
-import base64
-import hashlib
-import html
-import json
 from collections.abc import Callable, Iterator
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -22,6 +15,7 @@ from leray.data import names
 from leray.data.features import Feature
 from leray.data.lerobot.columns import Columns
 from leray.data.lerobot.reader import DatasetReader
+from leray.data.tools.viz.document import base64_text, data_block, page_parts
 from leray.data.tools.viz.media import encode_clip, pack_numbers
 from leray.errors import DatasetError
 from leray.files import atomic_file
@@ -30,6 +24,9 @@ MAX_DIMENSIONS = 128
 """Features with more numbers a frame are listed, not plotted."""
 CHUNK_FRAMES = 64
 """Pictures of a camera in memory at once."""
+SCRIPTS = ("plot.js", "page.js")
+SOURCES = "img-src blob: data:; media-src blob: data:; "
+"""Videos and pictures are unpacked into blobs."""
 
 
 def write_page(
@@ -61,11 +58,11 @@ def write_page(
     texts = [key for key, feature in reader.features.items() if feature.dtype == "string"]
     columns = reader.read(plotted + texts)
     summary = _summary(reader, name, plotted, [*notes, *_left_out(reader, plotted)])
-    head, tail = _frame_of_page(name)
+    head, tail = page_parts(__package__, title=name, scripts=SCRIPTS, sources=SOURCES)
     try:
         with atomic_file(output) as file:
             file.write(head)
-            file.write(_block("dataset", summary))
+            file.write(data_block("dataset", summary))
             starts = np.append(0, columns.episode_ends[:-1]).tolist()
             for done, start in enumerate(starts):
                 rows = slice(start, int(columns.episode_ends[done]))
@@ -74,7 +71,7 @@ def write_page(
                     "values": [_values(columns[key][rows]) for key in plotted],
                     "clips": [_clip(reader, key, rows, width) for key in reader.cameras],
                 }
-                file.write(_block(f"episode-{done}", content))
+                file.write(data_block(f"episode-{done}", content))
                 on_episode(done + 1)
             file.write(tail)
             size = file.tell()
@@ -174,7 +171,7 @@ def _changes(values: NDArray[Any], text: Callable[[Any], str]) -> list[tuple[int
 
 def _values(values: NDArray[Any]) -> dict[str, str]:
     kind, content = pack_numbers(values)
-    return {"type": kind, "data": _base64(content)}
+    return {"type": kind, "data": base64_text(content)}
 
 
 def _clip(reader: DatasetReader, camera: str, rows: slice, width: int) -> str:
@@ -183,37 +180,4 @@ def _clip(reader: DatasetReader, camera: str, rows: slice, width: int) -> str:
         reader.read_frames(camera, frames[first : first + CHUNK_FRAMES])
         for first in range(0, len(frames), CHUNK_FRAMES)
     )
-    return _base64(encode_clip(chunks, fps=reader.fps, width=width))
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def _frame_of_page(name: str) -> tuple[bytes, bytes]:
-    """Return what stands before and after the data."""
-    assets = files(__package__)
-    style = (assets / "page.css").read_text("utf-8")
-    script = "".join((assets / part).read_text("utf-8") for part in ("plot.js", "page.js"))
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
-        "img-src blob: data:; media-src blob: data:; base-uri 'none'; form-action 'none'"
-    )
-    filled = {"policy": policy, "title": html.escape(name), "style": style, "script": script}
-    head, tail = (
-        Template(part).substitute(filled).encode("utf-8", "replace")
-        for part in (assets / "page.html").read_text("utf-8").split("$data\n")
-    )
-    return head, tail
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{_base64(hashlib.sha256(text.encode()).digest())}"
-
-
-def _block(identity: str, content: dict[str, Any]) -> bytes:
-    """Return JSON as an element that is not executed, and that no text inside it can end."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return f'<script type="application/json" id="{identity}">{text}</script>\n'.encode()
+    return base64_text(encode_clip(chunks, fps=reader.fps, width=width))

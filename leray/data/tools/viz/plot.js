@@ -1,12 +1,6 @@
-"use strict";
-
 /* A feature as lines over time: a canvas, a cursor that moves above it, and a legend. */
 
 const MARGIN = { left: 56, right: 8, top: 8, bottom: 18 };
-
-function decimalsFor(step) {
-  return step > 0 && Number.isFinite(step) ? clamp(-Math.floor(Math.log10(step) + 1e-9), 0, 9) : 0;
-}
 
 function shown(value, decimals) {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "NaN" : value > 0 ? "∞" : "−∞";
@@ -18,16 +12,6 @@ function shown(value, decimals) {
 function short(value, decimals) {
   const text = shown(value, decimals);
   return text.length <= 8 ? text : value.toExponential(2).replaceAll("-", "−");
-}
-
-/* Round numbers between low and high, about `wanted` of them and at least `least` apart. */
-function ticks(low, high, wanted, least = 0) {
-  const rough = Math.max((high - low) / Math.max(wanted, 1), least);
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
-  const values = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step);
-  return { values, decimals: decimalsFor(step) };
 }
 
 /* Hues a golden angle apart: neighbours differ, and no number of series runs out of them. */
