@@ -54,7 +54,7 @@ test-slow: $(STAMP) gl ## learning, long fault runs
 lint: $(STAMP) ## style, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell leray tests docs benchmarks README.md CHANGELOG.md Makefile
+	$(BIN)/codespell leray tests docs benchmarks cluster README.md CHANGELOG.md Makefile
 
 format: $(STAMP) ## mend the style
 	$(BIN)/ruff check --fix .

@@ -35,6 +35,10 @@ class Command:
     """`module:class` of the options."""
     module: str
     """Module whose `run(config)` does the work."""
+    takes_command: bool = False
+    """Whether another command stands after `--`; the config gets it as `arguments`."""
+    first_option: str | None = None
+    """Option that is meant by a first argument without a name."""
 
 
 COMMANDS = {
@@ -47,6 +51,11 @@ COMMANDS = {
         "Judge a trained policy: deterministic episodes, success, return, videos.",
         "leray.platform.config:EvalRunConfig",
         "leray.platform.evaluate",
+    ),
+    "sweep": Command(
+        "Vary the options of a training and compare: Ray Tune, every trial in MLflow.",
+        "leray.tune.config:SweepConfig",
+        "leray.tune.sweep",
     ),
     "record": Command(
         "Record demonstrations as a LeRobot dataset.",
@@ -87,6 +96,33 @@ COMMANDS = {
         "Fetch a dataset from the Hugging Face Hub.",
         "leray.platform.dataset.pull:PullConfig",
         "leray.platform.dataset.pull",
+    ),
+    "submit": Command(
+        "Run a command as a job on a Ray cluster: `leray submit [options] -- train ...`.",
+        "leray.platform.jobs.config:SubmitConfig",
+        "leray.platform.jobs.submit",
+        takes_command=True,
+    ),
+    "jobs list": Command(
+        "Show the jobs of a Ray cluster.",
+        "leray.platform.jobs.config:ListConfig",
+        "leray.platform.jobs.listing",
+    ),
+    "jobs logs": Command(
+        "Print what a job has said, and follow it.",
+        "leray.platform.jobs.config:LogsConfig",
+        "leray.platform.jobs.logs",
+    ),
+    "jobs stop": Command(
+        "Stop a job: a run writes a checkpoint first.",
+        "leray.platform.jobs.config:StopConfig",
+        "leray.platform.jobs.stop",
+    ),
+    "cluster check": Command(
+        "Verify a cluster's launch file (`ray up` YAML, KubeRay manifests) before it is started.",
+        "leray.platform.cluster_check.check:ClusterCheckConfig",
+        "leray.platform.cluster_check.check",
+        first_option="file",
     ),
     "ui": Command(
         "Compare runs in MLflow's pages.", "leray.platform.ui:UiConfig", "leray.platform.ui"
@@ -152,8 +188,12 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise _unknown(name)
     command = COMMANDS[name]
-    module, _, class_name = command.config.partition(":")
-    config_class: type[Any] = getattr(importlib.import_module(module), class_name)
+    config_class = _config_class(command)
+    arguments = _named(command, arguments)
+    inner: list[str] = []
+    if command.takes_command and "--" in arguments:
+        cut = arguments.index("--")
+        arguments, inner = arguments[:cut], arguments[cut + 1 :]
     if "--help" in arguments or "-h" in arguments:
         from leray.platform.help import help_text
 
@@ -161,8 +201,44 @@ def _dispatch(name: str, arguments: list[str]) -> int:
         return 0
     from leray.platform.parsing import parse
 
+    if command.takes_command:
+        _check_inner(inner, name)
     config = parse(config_class, arguments, command=name)
+    if command.takes_command:
+        config.arguments = inner
     return importlib.import_module(command.module).run(config) or 0
+
+
+def _named(command: Command, arguments: list[str]) -> list[str]:
+    """Give the first argument the name of the option that it is meant for."""
+    if command.first_option and arguments and not arguments[0].startswith("-"):
+        return [f"--{command.first_option}={arguments[0]}", *arguments[1:]]
+    return arguments
+
+
+def _config_class(command: Command) -> type[Any]:
+    module, _, class_name = command.config.partition(":")
+    config_class: type[Any] = getattr(importlib.import_module(module), class_name)
+    return config_class
+
+
+def _check_inner(arguments: list[str], outer: str) -> None:
+    """Refuse a command to be run elsewhere that would not be understood there."""
+    if not arguments:
+        raise ConfigError(
+            f"what to run is missing: give it after --, as in `leray {outer} -- train "
+            "--policy.type=sac --env.type=gym --env.task=<id>`"
+        )
+    name, rest = _split(arguments)
+    if name not in COMMANDS:
+        raise _unknown(name)
+    rest = _named(COMMANDS[name], rest)
+    if COMMANDS[name].takes_command or name.startswith("jobs "):
+        raise ConfigError(f"{name}: speaks to a cluster from outside, it is not run in one")
+    from leray.platform.parsing import check
+
+    if "--help" not in rest and "-h" not in rest:
+        check(_config_class(COMMANDS[name]), rest, command=name)
 
 
 def _overview(commands: Mapping[str, Command]) -> str:

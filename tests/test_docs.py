@@ -28,7 +28,7 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
     for line in lines:
         if line.startswith("leray "):
             words = shlex.split(line, comments=True)[1:]
-            length = 2 if words[0] == "dataset" else 1
+            length = 2 if " ".join(words[:2]) in COMMANDS else 1
             found.append((" ".join(words[:length]), words[length:]))
     return found
 
@@ -89,6 +89,24 @@ def test_the_page_on_datasets_runs(tmp_path, monkeypatch, capsys):
     exec(compile(programs(page), str(page), "exec"), {})
     assert main(["dataset", "check", "--root=recorded", "--videos=full"]) == 0
     assert "(64, 20, 3)" in capsys.readouterr().out
+
+
+def test_the_page_on_clusters_checks_its_files(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    found = commands(ROOT / "docs" / "clusters.md")
+    assert {name for name, _ in found} == {"cluster check"}
+    for name, options in found:
+        assert main([*name.split(), *options]) == 0, capsys.readouterr().out
+
+
+def test_the_file_of_the_page_on_sweeps_is_understood(tmp_path):
+    from leray.tune.config import SweepConfig
+
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    file = tmp_path / "sweep.yaml"
+    file.write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    config = parse(SweepConfig, [f"--config_path={file}"], command="sweep")
+    assert config.search_space().points() == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
 
 
 @pytest.mark.ray

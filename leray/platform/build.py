@@ -55,7 +55,9 @@ def build_algorithm(
         num_learners=config.learners.num_learners,
         num_cpus_per_learner=config.learners.num_cpus_per_learner,
         num_gpus_per_learner=gpus,
+        custom_resources_per_learner=config.learners.custom_resources_per_learner,
     )
+    algorithm.label_learners(config.learners.labels)
     if config.use_online_training and config.env is not None:
         _add_runners(algorithm, config)
         if reader is not None:
@@ -109,6 +111,8 @@ def _add_runners(algorithm: TrainableConfig, config: TrainConfig) -> None:
         num_gpus_per_env_runner=runners.num_gpus_per_env_runner,
         custom_resources_per_env_runner=runners.custom_resources_per_env_runner,
     )
+    if groups := runners.runner_groups():
+        algorithm.group_env_runners(groups)
     algorithm.fault_tolerance(
         restart_failed_env_runners=True,
         max_num_env_runner_restarts=runners.max_restarts,
@@ -164,5 +168,4 @@ def gpus_per_learner(config: TrainConfig) -> float:
 def _slack(config: TrainConfig) -> int:
     """Return the rows that may be written between two checkpoints: a step writes two at most."""
     runners = config.runners
-    envs = max(1, runners.num_env_runners) * runners.num_envs_per_env_runner
-    return 2 * (config.save_freq + envs * (runners.fragment_length + 1))
+    return 2 * (config.save_freq + runners.total_envs * (runners.fragment_length + 1))

@@ -14,11 +14,10 @@ def connect(num_cpus: int | None = None) -> None:
         num_cpus: least number of Ray CPUs of a cluster started here. They are bookkeeping: more of
             them than the machine has cores let runners and learner share cores.
     """
+    quiet_ray()
     if ray.is_initialized():
         return
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.ERROR}
-    for name in ("ray", "ray.rllib", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are not about the run
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
         return
@@ -31,3 +30,9 @@ def connect(num_cpus: int | None = None) -> None:
         _system_config={"metrics_report_interval_ms": 60_000},
         **options,
     )
+
+
+def quiet_ray() -> None:
+    """Let Ray's loggers tell of errors only, in this process; their warnings are not of the run."""
+    for name in ("ray", "ray._common.deprecation", "ray.rllib", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -33,7 +33,8 @@ class TrainConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     mlflow: MLflowConfig = field(default_factory=MLflowConfig)
     output_dir: Path | None = None
-    """The run's folder; `null` makes `outputs/train/<date>/<time>_<job_name>`."""
+    """The run's folder, or a place in an object store such as `s3://bucket/runs/1`; `null` makes
+    `outputs/train/<date>/<time>_<job_name>`."""
     job_name: str | None = None
     """Name of the run; `null` joins env task and policy type."""
     resume: bool = False
@@ -109,8 +110,8 @@ class TrainConfig:
             "--use_online_training=false needs a dataset: give --dataset.root=<folder>",
         )
         require(
-            self.use_online_training or self.runners.num_env_runners == 0,
-            f"--runners.num_env_runners={self.runners.num_env_runners}: nothing is collected "
+            self.use_online_training or self.runners.total_env_runners == 0,
+            f"--runners.num_env_runners={self.runners.total_env_runners}: nothing is collected "
             "without online training; drop the flag (--eval.num_env_runners is for evaluation)",
         )
 
@@ -149,8 +150,9 @@ class EvalPolicyConfig:
     """Which trained policy to judge."""
 
     path: Path
-    """Checkpoint folder: `.../pretrained_model`, or the checkpoint or run folder that holds one; or
-    the name of a policy on the Hub, `user/name`."""
+    """Checkpoint folder: `.../pretrained_model`, or the checkpoint or run folder that holds one,
+    here or in an object store (`s3://bucket/runs/1`); or the name of a policy on the Hub,
+    `user/name`."""
     device: str | None = None
     """Torch device for the policy; `null` takes the best found."""
 

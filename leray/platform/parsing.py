@@ -11,6 +11,8 @@ import yaml
 
 from leray.algorithms.plugins import register_plugins
 from leray.errors import ConfigError
+from leray.platform.home.home import resumed_config
+from leray.platform.home.store import remote_url
 from leray.platform.run_directory import TRAIN_CONFIG, resolve_pretrained_model, run_of
 from leray.platform.schema import Option, describe, is_mapping, options
 from leray.platform.values import Builder, ConfigLoader, Given, decode_value
@@ -24,7 +26,8 @@ def parse(config_class: type[T], argv: Sequence[str], *, command: str) -> T:
 
     Values come, strongest first, from flags (`--a.b=value` or `--a.b value`), from the file of
     `--config_path` (YAML or JSON), from the checkpoint of `--policy.path`, and from the defaults.
-    With `--resume=true`, the file is the run's own `train_config.yaml`.
+    With `--resume=true`, the file is the run's own `train_config.yaml`, or what
+    the config class names as its `record`.
 
     Args:
         config_class: The config dataclass to build.
@@ -43,6 +46,23 @@ def parse(config_class: type[T], argv: Sequence[str], *, command: str) -> T:
     return _build(config_class, given, names)
 
 
+def check(config_class: type, argv: Sequence[str], *, command: str) -> None:
+    """Refuse a command line that is for another machine, as far as this one can tell.
+
+    Names of options always count. Values do, too, unless they come from files that may be on the
+    other machine alone: a config file or a checkpoint that is not here, a run to resume.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    register_plugins()
+    flags = _read_flags(argv, _Names(config_class, command))
+    files = [flags[key] for key in (CONFIG_PATH, "policy.path") if key in flags]
+    known = all(Path(str(file.value)).expanduser().exists() for file in files)
+    if known and "resume" not in flags:
+        parse(config_class, argv, command=command)
+
+
 def load(config_class: type[T], path: Path) -> T:
     """Read a config from a YAML or JSON file, as `dump` or a person wrote it.
 
@@ -53,6 +73,34 @@ def load(config_class: type[T], path: Path) -> T:
     names = _Names(config_class, "train")
     given = _add_policy_path(_read_file(path, names), {}, names)
     return _build(config_class, given, names)
+
+
+def build(config_class: type[T], tree: Mapping[str, Any], *, source: str) -> T:
+    """Build a config from a nested mapping, checked like that of a file.
+
+    The kinds of policies and environments must have been registered, see `register_plugins`.
+
+    Args:
+        config_class: The config dataclass to build.
+        tree: Options by name; a key may be dotted, and of two that mean the same the later counts.
+        source: What errors call the place the mapping comes from.
+
+    Raises:
+        ConfigError: anything is unknown, missing, of the wrong type or refused by the config.
+    """
+    names = _Names(config_class, "train")
+    given = _add_policy_path(_given(tree, names, Path(source)), {}, names)
+    return _build(config_class, given, names)
+
+
+def flatten(config_class: type, tree: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """Return the options of a nested mapping by their dotted keys; see `build`.
+
+    Raises:
+        ConfigError: the config class has no such option.
+    """
+    given = _given(tree, _Names(config_class, "train"), Path(source))
+    return {key: value.value for key, value in given.items()}
 
 
 def encode(config: Any) -> dict[str, Any]:
@@ -73,6 +121,7 @@ class _Names:
 
     def __init__(self, config_class: type, command: str) -> None:
         self.command = command
+        self.record: str = getattr(config_class, "record", TRAIN_CONFIG)
         self.by_key: dict[str, list[Option]] = {}
         for option in options(config_class):
             self.by_key.setdefault(option.key, []).append(option)
@@ -183,8 +232,12 @@ def _read_tree(file: Path) -> Mapping[str, Any]:
 
 
 def _read_file(file: Path, names: _Names) -> dict[str, Given]:
+    return _given(_read_tree(file), names, file)
+
+
+def _given(tree: Mapping[str, Any], names: _Names, file: Path) -> dict[str, Given]:
     given = {}
-    for key, value in _flatten(_read_tree(file), names):
+    for key, value in _flatten(tree, names):
         if not names.knows(key):
             raise names.unknown_key(file, key)
         given[key] = Given(value, file)
@@ -198,7 +251,7 @@ def _add_file(flags: Mapping[str, Given], names: _Names) -> dict[str, Given]:
     file = Path(str(chosen.value)).expanduser() if chosen else None
     resumable = {"resume", "output_dir"} <= names.by_key.keys()
     if resumable and "resume" in flags and decode_value("resume", flags["resume"], bool):
-        file = _resumed_file(file, flags)
+        file = _resumed_file(file, flags, names.record)
     if file is None:
         return flags
     stored = _read_file(file, names)
@@ -212,19 +265,21 @@ def _add_file(flags: Mapping[str, Given], names: _Names) -> dict[str, Given]:
     return {**stored, **flags}
 
 
-def _resumed_file(file: Path | None, flags: dict[str, Given]) -> Path:
+def _resumed_file(file: Path | None, flags: dict[str, Given], record: str) -> Path:
     """Return the config of the run to go on with, and settle `output_dir`."""
     if file is None:
         if "output_dir" not in flags:
             raise ConfigError(
-                "--resume=true: which run? Give --output_dir=<run> or --config_path=<run>/"
-                + TRAIN_CONFIG
+                f"--resume=true: which run? Give --output_dir=<run> or --config_path=<run>/{record}"
             )
+        url = remote_url(str(flags["output_dir"].value))
+        if url is not None:
+            return resumed_config(url, record)
         run = Path(str(flags["output_dir"].value)).expanduser()
-        if not (run / TRAIN_CONFIG).is_file():
-            raise ConfigError(f"--output_dir={run}: no run to resume, {TRAIN_CONFIG} is not there")
-        return run / TRAIN_CONFIG
-    run_folder = run_of(file)
+        if not (run / record).is_file():
+            raise ConfigError(f"--output_dir={run}: no run to resume, {record} is not there")
+        return run / record
+    run_folder = run_of(file, record)
     if run_folder is not None:
         flags.setdefault("output_dir", Given(str(run_folder)))
     return file

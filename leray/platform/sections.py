@@ -1,11 +1,15 @@
 """The groups of options of a training run: data, runners, learners, evaluation, tracking."""
 
+import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from leray.algorithms.config import require
 from leray.algorithms.imitation.config import ImageTransformsConfig
+from leray.algorithms.placement.groups import RunnerGroup, check_resources, read_groups
+from leray.algorithms.placement.labels import check_selector
 
 
 @dataclass(kw_only=True)
@@ -83,6 +87,11 @@ class LearnersConfig:
     """Ray CPUs reserved for each learner."""
     num_gpus_per_learner: float | None = None
     """Ray GPUs reserved for each learner; `null` takes 1 where `policy.device` is a GPU, else 0."""
+    custom_resources_per_learner: dict[str, float] = field(default_factory=dict)
+    """Further Ray resources each learner needs, for example `{fast_disk: 1}`."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Labels of the nodes that learners run on, for example `{role: learner}`; a value may also be
+    `'!value'`, `'in(a, b)'` or `'!in(a, b)'`."""
     max_restarts: int = 3
     """How often training goes on from the last checkpoint after a learner was lost, before the run
     gives up."""
@@ -95,6 +104,14 @@ class LearnersConfig:
         for name in ("num_cpus_per_learner", "num_gpus_per_learner"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"--learners.{name}={value}: give a number >= 0")
+        resources = self.custom_resources_per_learner
+        check_resources(resources, "--learners.custom_resources_per_learner")
+        check_selector(self.labels, "--learners.labels")
+        require(
+            self.num_learners > 0 or not (self.labels or resources),
+            "--learners.labels and --learners.custom_resources_per_learner need "
+            "--learners.num_learners >= 1: 0 learns in the training process, wherever that runs",
+        )
 
 
 @dataclass(kw_only=True)
@@ -117,6 +134,13 @@ class RunnersConfig:
     """Ray GPUs reserved for each runner."""
     custom_resources_per_env_runner: dict[str, float] = field(default_factory=dict)
     """Further Ray resources each runner needs, for example `{sim: 1}`."""
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    """Runners of several kinds, instead of `num_env_runners` alike: for each kind a `name`, and
+    what differs from the options above: `num_env_runners` (1 where it is not said),
+    `num_envs_per_env_runner`, `num_cpus`, `num_gpus`, `resources`, `labels` of the nodes it runs on
+    (values as in `learners.labels`), `env_kwargs` beside or instead of `env.kwargs`. For example
+    `[{name: sims, num_env_runners: 4, labels: {role: sim}}, {name: arm, resources: {robot: 1}}]`.
+    """
     max_restarts: int = 100
     """How often lost runners are replaced before the run gives up."""
 
@@ -131,24 +155,70 @@ class RunnersConfig:
             require(
                 value is None or value >= 1, f"--runners.{name}={value}: give a whole number >= 1"
             )
+        for name in ("num_cpus_per_env_runner", "num_gpus_per_env_runner"):
+            value = getattr(self, name)
+            require(value >= 0, f"--runners.{name}={value}: give a number >= 0")
+        name = "custom_resources_per_env_runner"
+        check_resources(getattr(self, name), f"--runners.{name}")
         require(
             self.clock in ("sync", "async", None),
             f"--runners.clock={self.clock}: allowed are sync, async, null",
         )
         require(
-            not (self.clock == "async" and self.num_env_runners == 0),
+            not (self.groups and self.num_env_runners),
+            f"--runners.num_env_runners={self.num_env_runners} contradicts --runners.groups, where "
+            "each group says how many it has: drop it",
+        )
+        self.runner_groups()
+        require(
+            not (self.clock == "async" and self.total_env_runners == 0),
             "--runners.clock=async needs --runners.num_env_runners >= 1",
         )
+
+    def runner_groups(self) -> list[RunnerGroup]:
+        """Return what each group of runners needs; none without `groups`."""
+        return read_groups(self.groups, self._flat())
+
+    def kinds(self) -> list[RunnerGroup]:
+        """Return the groups, or runners that are alike as one; none without runners."""
+        return self.runner_groups() or [self._flat()] * (self.num_env_runners > 0)
+
+    @property
+    def total_env_runners(self) -> int:
+        """Runners of all groups."""
+        return sum(group.num_env_runners for group in self.kinds())
+
+    @property
+    def total_envs(self) -> int:
+        """Environments of all runners, or of the training process without any."""
+        kinds = self.kinds()
+        envs = sum(each.num_env_runners * each.num_envs_per_env_runner for each in kinds)
+        return envs or self.num_envs_per_env_runner
+
+    @property
+    def total_cpus(self) -> int:
+        """Ray CPUs of all runners, rounded up."""
+        return math.ceil(sum(each.num_env_runners * each.num_cpus for each in self.kinds()))
 
     @property
     def resolved_clock(self) -> Literal["sync", "async"]:
         """The clock in force: the one asked for, else by the number of runners."""
-        return self.clock or ("sync" if self.num_env_runners == 0 else "async")
+        return self.clock or ("sync" if self.total_env_runners == 0 else "async")
 
     @property
     def fragment_length(self) -> int:
         """Steps per fragment in force."""
         return self.rollout_fragment_length or (1 if self.resolved_clock == "sync" else 16)
+
+    def _flat(self) -> RunnerGroup:
+        return RunnerGroup(
+            name="all",
+            num_env_runners=max(1, self.num_env_runners),
+            num_envs_per_env_runner=self.num_envs_per_env_runner,
+            num_cpus=self.num_cpus_per_env_runner,
+            num_gpus=self.num_gpus_per_env_runner,
+            resources=self.custom_resources_per_env_runner,
+        )
 
 
 @dataclass(kw_only=True)
@@ -184,3 +254,16 @@ class MLflowConfig:
     """MLflow server or store; `null` takes `$MLFLOW_TRACKING_URI`, else `outputs/mlflow.db`."""
     experiment: str = "leray"
     """MLflow experiment the run belongs to."""
+    log_checkpoints: bool = False
+    """Keep the best and last checkpoint's policy folder as artifacts."""
+    register_as: str | None = None
+    """Name in the model registry that the best policy is registered under at the end."""
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        name = self.register_as
+        require(
+            name is None or re.fullmatch(r"\w[\w .-]*", name) is not None,
+            f"--mlflow.register_as={name}: give letters, digits, spaces, `.`, `_` and `-`, "
+            "beginning with a letter or digit",
+        )

@@ -79,6 +79,7 @@ def decode_value(key: str, given: Given, type_: Any) -> Any:
     """
     label = given.label(key)
     wrong = ConfigError(f"{label}: wanted {describe(type_)}")
+    type_ = _narrowed(type_, given)
     texts = [member for member in members(type_) if member in (str, Path)]
     if given.file is None and texts and isinstance(given.value, str):
         null = accepts_null(type_) and given.value in NULL_WORDS
@@ -102,6 +103,15 @@ def decode_value(key: str, given: Given, type_: Any) -> Any:
         return draccus.decode(type_, _conform(value, type_))
     except Exception as error:  # draccus raises bare Exception among others
         raise wrong from error
+
+
+def _narrowed(type_: Any, given: Given) -> Any:
+    """Return the list of `text or a list` where one is given, which would pass for text too."""
+    lists = [member for member in members(type_) if get_origin(member) is list]
+    written = given.file is None and str(given.value).startswith("[")
+    if str in members(type_) and lists and (written or isinstance(given.value, list)):
+        return lists[0]
+    return type_
 
 
 def _literals(type_: Any) -> tuple[Any, ...]:
@@ -187,8 +197,9 @@ class Builder:
         merged: dict[str, Any] = {}
         if key in self.given:
             merged.update(decode_value(key, self.given[key], type_) or {})
+        texts = dict[str, str] in members(type_)  # a version 1.10 is not the number 1.1
         try:
-            merged.update({name: given.plain() for name, given in inner.items()})
+            merged.update({n: g.value if texts else g.plain() for n, g in inner.items()})
         except yaml.YAMLError as error:
             name, given = next(iter(inner.items()))
             raise ConfigError(f"{given.label(f'{key}.{name}')}: not readable as YAML") from error

@@ -206,7 +206,7 @@ def assert_goes_on(train, folder):
 
 
 def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(train, refused, small_disk, monkeypatch):
-    from leray.platform.train import Training
+    from leray.platform.training import Training
 
     filler = small_disk / "filler"
 
@@ -228,7 +228,7 @@ def test_a_write_that_fails_at_a_checkpoint_keeps_the_one_before(
     train, refused, tmp_path, monkeypatch
 ):
     """As on a full disk, but where nothing can be mounted: a limit on the size of files."""
-    from leray.platform.train import Training
+    from leray.platform.training import Training
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then raise instead

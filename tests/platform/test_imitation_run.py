@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from leray.platform.train import Training
+from leray.platform.training import Training
 
 BC = ["--policy.type=bc", "--policy.device=cpu", "--policy.actor_network_kwargs.hidden_dims=[32]"]
 RUN = {

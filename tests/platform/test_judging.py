@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from leray.algorithms.offpolicy.algorithm import OffPolicyAlgorithm
-from leray.platform.train import Training
+from leray.platform.training import Training
 
 RUN = {"steps": 60, "save_freq": 40, "log_freq": 20, "eval_freq": 10}
 HELD_OUT = {**RUN, "validation__fraction": 0.1}

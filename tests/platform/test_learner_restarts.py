@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from leray.algorithms.offpolicy.learner import OffPolicyLearner
-from leray.platform.train import Training
+from leray.platform.training import Training
 
 RUN = {"steps": 60, "save_freq": 20, "log_freq": 10}
 ONE = {"learners__num_learners": 1}

@@ -123,7 +123,7 @@ def test_remote_env_runners_on_the_sync_clock_resume_exactly(train, kill_and_res
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole, train, tmp_path, monkeypatch):
-    from leray.platform.train import Training
+    from leray.platform.training import Training
 
     def die(self: Training, step: int) -> None:
         raise RuntimeError("killed")

@@ -50,6 +50,7 @@ def test_each_group_has_its_own_environments(clock):
         algorithm.stop()
 
 
+@pytest.mark.slow
 def test_ppo_collects_one_batch_with_all_groups():
     config = PPOConfig().environment("Pendulum-v1").debugging(seed=3)
     config.prepare({"hidden_dims": [16, 16], "minibatch_size": 32, "num_epochs": 1}, 120)

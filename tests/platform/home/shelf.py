@@ -32,7 +32,8 @@ class Shelf(LocalFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
-        return "/" + super()._strip_protocol(path).removeprefix("shelf:").lstrip("/")
+        # never relative to the working directory, as a local path without a slash would be
+        return super()._strip_protocol("/" + str(path).removeprefix("shelf:").lstrip("/"))
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         self._count(path, value)
