@@ -1,15 +1,14 @@
 """`leray train`: one run from its config to its last checkpoint."""
 
 import datetime
+import functools
 import math
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from leray.platform.cluster import connect
 from leray.platform.config import TrainConfig
 from leray.platform.home.home import open_home
 from leray.platform.run_directory import RunDirectory
+from leray.platform.signals import stop_signals
 from leray.platform.training import Training
 
 
@@ -24,7 +23,10 @@ def run(config: TrainConfig) -> None:
     with open_home(config.output_dir, resume=config.resume, keep=config.keep_checkpoints) as home:
         run_directory = RunDirectory.create(home.local, resume=config.resume, address=home.address)
         connect(num_cpus=num_cpus(config))
-        with Training(config, run_directory) as training, _signals(training):
+        with (
+            Training(config, run_directory) as training,
+            stop_signals(functools.partial(_stop, training)),
+        ):
             while not training.done:
                 training.advance()
     if training.stopped_by is not None:
@@ -35,23 +37,12 @@ def run(config: TrainConfig) -> None:
         raise KeyboardInterrupt
 
 
-@contextmanager
-def _signals(training: Training) -> Iterator[None]:
-    """Stop after a checkpoint on the first Ctrl-C or SIGTERM, at once on the second."""
-
-    def ask(number: int, _: object) -> None:
-        if training.stopped_by is not None:
-            raise KeyboardInterrupt
-        name = signal.Signals(number).name
-        training.request_stop(name)
-        training.say(f"{name}: saving a checkpoint, then stopping")
-
-    previous = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _stop(training: Training, name: str) -> None:
+    """Stop after a checkpoint on the first signal, at once on the second."""
+    if training.stopped_by is not None:
+        raise KeyboardInterrupt
+    training.request_stop(name)
+    training.say(f"{name}: saving a checkpoint, then stopping")
 
 
 def num_cpus(config: TrainConfig) -> int:

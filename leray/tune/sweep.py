@@ -2,12 +2,12 @@
 
 import dataclasses
 import datetime
+import math
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from leray.errors import ConfigError
@@ -18,6 +18,7 @@ from leray.platform.home.store import remote_url
 from leray.platform.parsing import dump, encode
 from leray.platform.run_directory import RunDirectory
 from leray.platform.run_tracking import deliver_rest
+from leray.platform.signals import stop_signals
 from leray.platform.sweep_tracking import SweepTracker
 from leray.platform.tracking import count_undelivered
 from leray.tune.config import SweepConfig, trial_config
@@ -68,7 +69,13 @@ def run(config: SweepConfig) -> int:
     tracker = SweepTracker(mlflow, folder.root, name=str(config.job_name), params=_params(config))
     with tracker:
         tracker.wait_for_run()
-        with _stopping() as stopped_by:
+        stopped_by: list[str] = []
+
+        def stop(name: str) -> None:
+            stopped_by.append(name)
+            signal.raise_signal(signal.SIGUSR1)  # Ray Tune's own handler of Ctrl-C does not tell
+
+        with stop_signals(stop):
             records = Sweep(config, folder, first, tracker).run()
         _deliver(records, tracker)
         _write_results(config, folder, records, tracker)
@@ -79,27 +86,6 @@ def run(config: SweepConfig) -> int:
             )
             raise KeyboardInterrupt
     return 0 if any(record.status != "failed" for record in records) else 1
-
-
-@contextmanager
-def _stopping() -> Iterator[list[str]]:
-    """Let Ray Tune end the sweep on Ctrl-C or SIGTERM, so that trials save checkpoints.
-
-    Yields:
-        Names of the signals that came, none at first.
-    """
-    came: list[str] = []
-
-    def stop(number: int, _: object) -> None:
-        came.append(signal.Signals(number).name)
-        signal.raise_signal(signal.SIGUSR1)  # Ray Tune's own handler of Ctrl-C does not tell
-
-    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Sweep:
@@ -189,7 +175,7 @@ def _params(config: SweepConfig) -> dict[str, object]:
 
 def _num_cpus(config: SweepConfig, first: TrainConfig) -> int:
     """Return the Ray CPUs that one trial needs."""
-    return -(-int(sum(bundle.get("CPU", 0) for bundle in bundles(config.resources, first))) // 1)
+    return math.ceil(sum(bundle.get("CPU", 0) for bundle in bundles(config.resources, first)))
 
 
 def _deliver(records: Sequence[TrialRecord], tracker: SweepTracker) -> None:
