@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from leray.platform.run_directory import RunDirectory
+from leray.platform.tracking import METRICS, RUN_ID_FILE
+from leray.tune.config import SweepConfig
 
 JUDGED = ("eval/", "validation/")
 """Beginnings of the names of figures that a policy was judged by."""
@@ -16,8 +18,8 @@ class SweepFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.config_file = root / "sweep_config.yaml"
-        self.mlflow_run_id = root / "mlflow_run_id"
+        self.config_file = root / SweepConfig.record
+        self.mlflow_run_id = root / RUN_ID_FILE
         self.tune = root / "tune"
         self.best = root / "best"
         self.csv = root / "results.csv"
@@ -30,7 +32,7 @@ class SweepFolder:
 
 def records(run: RunDirectory) -> Iterator[dict[str, Any]]:
     """Yield what a run has recorded: `step`, `time` in seconds, and figures by name."""
-    path = run.logs / "metrics.jsonl"
+    path = run.logs / METRICS
     if not path.is_file():
         return
     for line in path.read_text(errors="replace").splitlines():

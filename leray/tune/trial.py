@@ -1,6 +1,7 @@
 """One trial of a sweep: a training run that Ray Tune starts, looks at, stops and starts again."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from leray.platform.run_directory import RunDirectory
 from leray.platform.training import Training
 from leray.tune.config import SweepConfig, trial_config
 from leray.tune.folder import SweepFolder, last_figures
+from leray.tune.space import VALUES
 
 POINTER = "run.json"
 """What a checkpoint of Ray Tune's consists of: which run it is of, and how far that is."""
@@ -29,8 +31,9 @@ class TrainTrial(Trainable):  # type: ignore[misc]
         """Note what to train; the run itself is opened by the first `step`."""
         quiet_ray()
         self._sweep, self._folder = sweep, SweepFolder(Path(root))
-        self._values: dict[str, Any] = config["values"]
+        self._values: dict[str, Any] = config[VALUES]
         self._training: Training | None = None
+        self._opened = ExitStack()
         self._figures: dict[str, float] = {}
 
     def step(self) -> dict[str, Any]:
@@ -66,7 +69,7 @@ class TrainTrial(Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial, or the same one with other values, in the same process."""
         self._close()
-        self._values, self._figures = new_config["values"], {}
+        self._values, self._figures = new_config[VALUES], {}
         return True
 
     def cleanup(self) -> None:
@@ -92,17 +95,16 @@ class TrainTrial(Trainable):  # type: ignore[misc]
         config.job_name = f"{self._folder.root.name}_{self.trial_id}"
         config.resume = self._is_begun
         run = RunDirectory.create(self._run, resume=config.resume)
-        self._log = (run.logs / "train.log").open("a", buffering=1)
-        training = Training(
-            config, run, stream=self._log, parent_id_file=self._folder.mlflow_run_id
-        )
-        training.__enter__()
+        with ExitStack() as opened:
+            log = opened.enter_context((run.logs / "train.log").open("a", buffering=1))
+            training = opened.enter_context(
+                Training(config, run, stream=log, parent_id_file=self._folder.mlflow_run_id)
+            )
+            self._opened = opened.pop_all()
         self._training = training
         self._figures = last_figures(run, training.step)
         return training
 
     def _close(self) -> None:
-        training, self._training = self._training, None
-        if training is not None:
-            training.__exit__(None, None, None)
-            self._log.close()
+        self._training = None
+        self._opened.close()

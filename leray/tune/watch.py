@@ -14,8 +14,6 @@ from leray.tune.records import TrialRecord
 from leray.tune.space import VALUES
 
 REFRESH_S = 1.0
-OWN = ("step", "done")
-"""Results of a trial that are no figures."""
 RUNNING = {Trial.RUNNING: "running", Trial.PENDING: "pending", Trial.PAUSED: "pending"}
 
 
