@@ -1,6 +1,7 @@
 """What all imitation policies share: acting with memory, and the checkpoint folder. No Ray."""
 
 import abc
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +118,7 @@ class ImitationPolicy(abc.ABC):
             features, config.normalization_mapping, stats, use_imagenet_stats=use_imagenet_stats
         )
 
-    @property
+    @functools.cached_property  # looked at before every action
     def features(self) -> Features:
         """Observations the policy reads and the `action` it returns, named as they come in."""
         return self.processor.source_features
