@@ -1,9 +1,13 @@
 """What a measurement was made on."""
 
+import json
 import os
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
+
+PEER_PACKAGES = ("lerobot", "torch", "torchcodec", "av", "datasets", "numpy")
 
 
 def describe(*packages: str) -> dict:
@@ -23,3 +27,12 @@ def cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def peer_versions(python: str) -> dict[str, str]:
+    """Return the versions of the peer and of what it stands on."""
+    listed = "import importlib.metadata as m, json; "
+    listed += f"print(json.dumps({{n: m.version(n) for n in {PEER_PACKAGES}}}))"
+    result = subprocess.run([python, "-c", listed], capture_output=True, text=True, check=False)
+    versions: dict[str, str] = json.loads(result.stdout or "{}")
+    return versions

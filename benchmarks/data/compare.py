@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 import sources  # noqa: E402 - beside this file
 import summary  # noqa: E402
-from machine import describe  # noqa: E402
+from machine import describe, peer_versions  # noqa: E402
 
 LERAY, MEMORY = "measure_leray.py", "memory.py"
 PYAV, LEROBOT = "measure_pyav.py", "measure_lerobot.py"
@@ -59,7 +59,6 @@ RAY = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_worker_niceness": "0",  # as `leray train` has it
 }
-PEER_PACKAGES = ("lerobot", "torch", "torchcodec", "av", "datasets", "numpy")
 
 
 @dataclass
@@ -242,15 +241,6 @@ def unit(measure: str, name: str) -> str:
     if measure == "first_batch" or "start-up" in name:
         return "s"
     return {"windows": "windows/s", "random_access": "samples/s"}.get(measure, "frames/s")
-
-
-def peer_versions(python: str) -> dict[str, str]:
-    """Return the versions of the peer and of what it stands on."""
-    listed = "import importlib.metadata as m, json; "
-    listed += f"print(json.dumps({{n: m.version(n) for n in {PEER_PACKAGES}}}))"
-    result = subprocess.run([python, "-c", listed], capture_output=True, text=True, check=False)
-    versions: dict[str, str] = json.loads(result.stdout or "{}")
-    return versions
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "data")]
 import sources  # noqa: E402 - beside this folder
-from compare import peer_versions  # noqa: E402
-from machine import describe  # noqa: E402
+from machine import describe, peer_versions  # noqa: E402
 
 ACT = {"type": "act", "pretrained_backbone_weights": None}
 DIFFUSION = {"type": "diffusion"}
